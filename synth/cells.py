@@ -1,0 +1,421 @@
+"""The cells of a library: function, area, capacitance, delay and energy of each.
+
+Every figure has the unit that its name or its docstring says, whatever the library came from: area
+in um2, capacitance in fF, time in ns, energy in pJ, leakage in nW.
+"""
+
+import itertools
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from synth.liberty import Function
+
+__all__ = [
+    "Cell",
+    "CellLibrary",
+    "EnergyArc",
+    "FlipFlop",
+    "Pin",
+    "SetupArc",
+    "Table",
+    "TimingArc",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A quantity over two variables, between and beyond whose grid points it is bilinear.
+
+    Parameters
+    ----------
+    rows : tuple of float
+        Grid of the first variable, increasing; one point means that it has no influence.  Input
+        slew in ns for delays, slews and energies; slew of the clock in ns for setup times.
+    columns : tuple of float
+        Grid of the second variable, likewise.  Load in fF; slew of the data in ns for setup times.
+    values : tuple of tuple of float
+        Value at every grid point, ``values[row][column]``, in ns or pJ.
+    """
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def value(self, row: float, column: float = 0.0) -> float:
+        """Interpolate; outside of the grid the outermost cell goes on, as timing tools do."""
+        i, u = _segment(self.rows, row)
+        j, v = _segment(self.columns, column)
+        here = self.values[i]
+        low = here[j] if v == 0.0 else here[j] + v * (here[j + 1] - here[j])
+        if u == 0.0:
+            return low
+        there = self.values[i + 1]
+        high = there[j] if v == 0.0 else there[j] + v * (there[j + 1] - there[j])
+        return low + u * (high - low)
+
+
+def _segment(grid: tuple[float, ...], at: float) -> tuple[int, float]:
+    """Find the grid interval to use for a value, and the place in it (0 to 1 inside)."""
+    if len(grid) == 1:
+        return 0, 0.0
+    index = min(max(bisect_right(grid, at) - 1, 0), len(grid) - 2)
+    return index, (at - grid[index]) / (grid[index + 1] - grid[index])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """One signal pin of a cell.
+
+    Parameters
+    ----------
+    name : str
+        Name in the library.
+    direction : str
+        ``"input"`` or ``"output"``.
+    cap_ff : float
+        Capacitance of an input in fF, 0 for outputs.
+    rise_cap_ff, fall_cap_ff : float
+        The same seen by a rising and a falling edge, which is what delays depend on.
+    function : Function or None
+        What an output computes from the inputs, or from the state of a flip-flop.
+    is_clock : bool
+        Whether a flip-flop is clocked by this pin.
+    max_cap_ff : float or None
+        Largest load of an output in fF, where stated.
+    """
+
+    name: str
+    direction: str
+    cap_ff: float = 0.0
+    rise_cap_ff: float = 0.0
+    fall_cap_ff: float = 0.0
+    function: Function | None = None
+    is_clock: bool = False
+    max_cap_ff: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlipFlop:
+    """What makes a cell a flip-flop.
+
+    Parameters
+    ----------
+    clock : str
+        Clock pin.
+    clock_edge : str
+        ``"rising"`` or ``"falling"``: the edge at which the state changes.
+    next_state : Function
+        Next state, a function of the inputs and perhaps of the present state.
+    state, inverted_state : str
+        Names of the state and of its complement in ``next_state`` and in the functions of outputs.
+    clear, preset : Function or None
+        Asynchronous reset to 0 and set to 1, active when the function is true.
+    """
+
+    clock: str
+    clock_edge: str
+    next_state: Function
+    state: str
+    inverted_state: str
+    clear: Function | None = None
+    preset: Function | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimingArc:
+    """Delay from an input, or the clock, to an output.
+
+    Parameters
+    ----------
+    pin : str
+        Output.
+    related : str
+        Input.
+    sense : str
+        ``"positive"``: the output follows the input; ``"negative"``: it goes the other way;
+        ``"either"``; ``"rising"`` or ``"falling"``: this edge of the clock alone makes both.
+    delay_rise, delay_fall, slew_rise, slew_fall : Table or None
+        Delay and output slew in ns, for a rising and a falling output, over input slew in ns and
+        load in fF; None where the output makes no such transition.
+    """
+
+    pin: str
+    related: str
+    sense: str
+    delay_rise: Table | None
+    delay_fall: Table | None
+    slew_rise: Table | None
+    slew_fall: Table | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetupArc:
+    """How long before the clock edge an input of a flip-flop must hold still.
+
+    Parameters
+    ----------
+    pin : str
+        Input.
+    related : str
+        Clock pin.
+    rise, fall : Table or None
+        Setup time in ns of a rising and a falling input over the slew of the clock and of the
+        input, both in ns.
+    """
+
+    pin: str
+    related: str
+    rise: Table | None
+    fall: Table | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnergyArc:
+    """Energy inside a cell when an output changes, without that of charging its load.
+
+    Parameters
+    ----------
+    pin : str
+        Output.
+    related : str or None
+        Input that causes the transition; None where the library makes no difference.
+    rise, fall : Table
+        Energy in pJ of a rising and a falling output over input slew in ns and load in fF;
+        conditions on the other inputs are averaged.
+    """
+
+    pin: str
+    related: str | None
+    rise: Table
+    fall: Table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One cell of a library.
+
+    Parameters
+    ----------
+    name : str
+        Name in the library.
+    area_um2 : float
+        Area in um2.
+    leakage_nw : float
+        Leakage power in nW, averaged over the states of the inputs.
+    pins : dict of str to Pin
+        Signal pins by name.
+    ff : FlipFlop or None
+        Present if the cell is a flip-flop.
+    arcs : tuple of TimingArc
+        Delays from inputs, or the clock, to outputs.
+    setups : tuple of SetupArc
+        Setup times of a flip-flop.
+    energies : tuple of EnergyArc
+        Internal energy per transition of an output.
+    passive : dict of str to Table
+        Energy in pJ per transition of an input over its slew in ns, beyond what output
+        transitions cost: mean of rise and fall and of the states of the other pins.  The clock
+        of a flip-flop is not in it.
+    clock_idle, clock_active : Table or None
+        Energy in pJ at the clock pin of a flip-flop per clock period over the slew of the clock,
+        in periods in which the state stays and in which it changes.  The change itself is in
+        ``energies``.
+    leakage_states : tuple of (Function, float)
+        Leakage power in nW in the states of the pins for which the library tells it.
+    """
+
+    name: str
+    area_um2: float
+    leakage_nw: float
+    pins: dict[str, Pin]
+    ff: FlipFlop | None = None
+    arcs: tuple[TimingArc, ...] = ()
+    setups: tuple[SetupArc, ...] = ()
+    energies: tuple[EnergyArc, ...] = ()
+    passive: dict[str, Table] = field(default_factory=dict)
+    clock_idle: Table | None = None
+    clock_active: Table | None = None
+    leakage_states: tuple[tuple[Function, float], ...] = ()
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input pins in the order of the library."""
+        return tuple(pin.name for pin in self.pins.values() if pin.direction == "input")
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the output pins in the order of the library."""
+        return tuple(pin.name for pin in self.pins.values() if pin.direction == "output")
+
+    @cached_property
+    def functions(self) -> dict[str, Function]:
+        """Function of every output: of the inputs, or of the state of a flip-flop."""
+        return {pin.name: pin.function for pin in self.pins.values() if pin.function is not None}
+
+    @cached_property
+    def _energy_arcs(self) -> dict[tuple[str, str | None], tuple[EnergyArc, ...]]:
+        """Arcs by output and cause; by output alone under the cause None."""
+        found: dict[tuple[str, str | None], tuple[EnergyArc, ...]] = {}
+        for arc in self.energies:
+            for key in {(arc.pin, arc.related), (arc.pin, None)}:
+                found[key] = (*found.get(key, ()), arc)
+        return found
+
+    def transition_energy(
+        self, pin: str, related: str | None, slew_ns: float, load_ff: float
+    ) -> float:
+        """Look up the internal energy of one transition of an output.
+
+        Parameters
+        ----------
+        pin : str
+            Output that changes.
+        related : str or None
+            Input that causes it; None takes the mean over all inputs.
+        slew_ns : float
+            Slew of that input in ns.
+        load_ff : float
+            Load of the output in fF.
+
+        Returns
+        -------
+        float
+            Energy in pJ, mean of rise and fall; 0 where the library has no such arc.
+        """
+        arcs = self._energy_arcs.get((pin, related)) or self._energy_arcs.get((pin, None), ())
+        if not arcs:
+            return 0.0
+        both = (arc.rise.value(slew_ns, load_ff) + arc.fall.value(slew_ns, load_ff) for arc in arcs)
+        return sum(both) / (2 * len(arcs))
+
+    def passive_energy(self, pin: str, slew_ns: float) -> float:
+        """Energy in pJ of one transition of an input, beyond what output transitions cost."""
+        table = self.passive.get(pin)
+        return 0.0 if table is None else table.value(slew_ns)
+
+    def clock_energy(self, slew_ns: float, toggling: float = 0.0) -> float:
+        """Energy at the clock pin of a flip-flop per clock period, without that of its wire.
+
+        Parameters
+        ----------
+        slew_ns : float
+            Slew of the clock in ns.
+        toggling : float
+            Share of the periods in which the state changes, 0 to 1.
+
+        Returns
+        -------
+        float
+            Energy in pJ; 0 for a cell that is not a flip-flop.
+        """
+        if self.clock_idle is None or self.clock_active is None:
+            return 0.0
+        idle, active = self.clock_idle.value(slew_ns), self.clock_active.value(slew_ns)
+        return idle + toggling * (active - idle)
+
+    @cached_property
+    def kind(self) -> str:
+        """What the cell is, from its function alone.
+
+        One of ``"flip-flop"``, ``"tie0"``, ``"tie1"``, ``"buffer"``, ``"inverter"``, ``"nand"``,
+        ``"nor"``, ``"and"``, ``"or"``, ``"xor"``, ``"xnor"``, ``"mux"``, ``"logic"`` and
+        ``"multi-output"``.
+        """
+        if self.ff is not None:
+            return "flip-flop"
+        if len(self.outputs) != 1:
+            return "multi-output"
+        function = self.functions[self.outputs[0]]
+        count = len(self.inputs)
+        table, rows = function.truth_table(self.inputs), 1 << count
+        ones = (1 << rows) - 1
+        if count == 0:
+            return f"tie{table}"
+        if count == 1 and table in (0b10, 0b01):
+            return "buffer" if table == 0b10 else "inverter"
+        parity = sum(1 << row for row in range(rows) if row.bit_count() % 2)
+        known = {
+            1 << rows - 1: "and",
+            ones ^ 1 << rows - 1: "nand",
+            ones ^ 1: "or",
+            1: "nor",
+            parity: "xor",
+            ones ^ parity: "xnor",
+        }
+        if table in known:
+            return known[table]
+        if count == 3 and table in _MULTIPLEXERS:
+            return "mux"
+        return "logic"
+
+
+def _multiplexers() -> frozenset[int]:
+    """Truth tables of a 2:1 multiplexer for every order of its three inputs."""
+    return frozenset(
+        sum((bits[b] if bits[s] else bits[a]) << row for row, bits in enumerate(_BITS_OF_3))
+        for a, b, s in itertools.permutations(range(3))
+    )
+
+
+_BITS_OF_3 = [(row & 1, row >> 1 & 1, row >> 2) for row in range(8)]
+_MULTIPLEXERS = _multiplexers()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellLibrary:
+    """A library of standard cells at one corner of process, voltage and temperature.
+
+    Parameters
+    ----------
+    name : str
+        Name of the library.
+    version, source, licence : str
+        Where its figures come from; empty when the file does not say.
+    voltage_v, temperature_c : float
+        Supply and temperature for which the figures hold.
+    cells : dict of str to Cell
+        Usable cells by name.
+    content_hash : str
+        SHA-256 of what the library was made from; equal for equal content.
+    notes : tuple of str
+        Cells that were left out, each with the reason.
+    text : str or None
+        The Liberty file itself, where the library is exactly one.
+    """
+
+    name: str
+    version: str
+    source: str
+    licence: str
+    voltage_v: float
+    temperature_c: float
+    cells: dict[str, Cell]
+    content_hash: str
+    notes: tuple[str, ...] = ()
+    text: str | None = field(default=None, repr=False)
+
+    def of_kind(self, kind: str) -> list[Cell]:
+        """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name."""
+        found = (cell for cell in self.cells.values() if cell.kind == kind)
+        return sorted(found, key=lambda cell: (cell.area_um2, cell.name))
+
+    @cached_property
+    def fo4_slew_ns(self) -> float:
+        """Slew in ns in a chain of inverters that each drive four like themselves.
+
+        It is what a typical net of a library has, whatever the technology, and stands in where a
+        slew is not known.  Mean of rise and fall of the smallest inverter (chosen).
+        """
+        inverter = self.of_kind("inverter")[0]
+        load = 4 * inverter.pins[inverter.inputs[0]].cap_ff
+        slew = 0.0
+        for _ in range(20):
+            slews = [
+                table.value(slew, load)
+                for arc in inverter.arcs
+                for table in (arc.slew_rise, arc.slew_fall)
+                if table is not None
+            ]
+            slew = sum(slews) / len(slews)
+        return slew
