@@ -1,0 +1,142 @@
+"""Two's-complement fixed point with a power-of-two scale, the baseline of every comparison."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.element import ElementFormat, ElementSpec, Role, check_int, parse_int
+
+__all__ = ["FixedFormat", "FixedSpec", "quantise_all", "single_splits"]
+
+#: Limits of ``frac_bits``, chosen such that every value is exact and normal in binary32.
+MIN_FRAC_BITS = -64
+MAX_FRAC_BITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSpec(ElementSpec):
+    """Two's complement: value = signed code * 2**-frac_bits.
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a code with its sign, 2 to 16.
+    frac_bits : int
+        Bits after the binary point, -64 to 64; may be negative or more than ``bits``.
+        Default: ``bits - 1``, for values from -1 to just below 1.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not an int.
+    ValueError
+        If a parameter is out of range.
+    """
+
+    stem: ClassVar[str] = "fixed"
+
+    bits: int = 8
+    frac_bits: int = cast(int, None)  # replaced as soon as bits is known to be good
+
+    def __post_init__(self) -> None:
+        check_int("bits", self.bits, 2, 16)
+        if self.frac_bits is None:
+            object.__setattr__(self, "frac_bits", self.bits - 1)
+        check_int("frac_bits", self.frac_bits, MIN_FRAC_BITS, MAX_FRAC_BITS)
+
+    @property
+    def operand_exp(self) -> int:
+        """Exponent of the unit of an operand: ``-frac_bits``."""
+        return -self.frac_bits
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of a signed operand: ``bits``."""
+        return self.bits
+
+    def make_operands(self) -> npt.NDArray[np.int32]:
+        """Code read as a two's-complement integer, by code."""
+        codes = np.arange(1 << self.bits, dtype=np.int32)
+        return np.where(codes >> self.bits - 1, codes - (1 << self.bits), codes).astype(np.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedFormat(ElementFormat):
+    """Fixed point with one power-of-two scale per tensor.
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a code with its sign, 2 to 16.
+    frac_bits : int, optional
+        Bits after the binary point; fitted to each tensor if not given.
+    """
+
+    stem: ClassVar[str] = "fixed"
+    parameters = {"frac_bits": parse_int}
+
+    frac_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        self.spec()
+
+    def spec(self) -> FixedSpec:
+        """Spec with the ``frac_bits`` that were given, or ``bits - 1``."""
+        return FixedSpec(bits=self.bits, **self.pinned)
+
+    def rule(self, largest: float, role: Role) -> FixedSpec:
+        """Finest scale that holds ``largest`` of either sign but for its rounding (chosen).
+
+        All zeros give ``bits - 1``.  The paper's own baseline is not per tensor: see
+        :func:`single_splits`.
+        """
+        if self.frac_bits is not None or largest == 0:
+            return self.spec()
+        _, exp = np.frexp(largest)  # largest < 2**exp
+        return self._limited(self.bits - 1 - int(exp))
+
+    def candidates(self, tensor: npt.NDArray[Any], role: Role) -> Sequence[FixedSpec]:
+        """Scales from one bit coarser than the rule to ``bits`` bits finer, coarsest first.
+
+        Coarser ones need not be tried: one bit coarser than the rule nothing saturates, and from
+        there each coarser grid is a subset of the one before.
+        """
+        largest = max(float(tensor.max(initial=0)), -float(tensor.min(initial=0)))
+        centre = self.rule(largest, role)
+        if self.frac_bits is not None or largest == 0:
+            return [centre]
+        offsets = range(-1, self.bits + 1)
+        return list(dict.fromkeys(self._limited(centre.frac_bits + i) for i in offsets))
+
+    def _limited(self, frac_bits: int) -> FixedSpec:
+        return FixedSpec(
+            bits=self.bits, frac_bits=min(max(frac_bits, MIN_FRAC_BITS), MAX_FRAC_BITS)
+        )
+
+
+def single_splits(bits: int) -> list[FixedSpec]:
+    """Candidates for one split of the word for a whole network, the paper's baseline.
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a code, 2 to 16.
+
+    Returns
+    -------
+    list of FixedSpec
+        I + fs = bits with the sign in I, and fs = 1 .. bits - 1 (paper, section 6), ascending fs.
+        Which is best, by accuracy, is for the caller to find.
+    """
+    check_int("bits", bits, 2, 16)
+    return [FixedSpec(bits=bits, frac_bits=frac_bits) for frac_bits in range(1, bits)]
+
+
+def quantise_all(
+    tensors: Iterable[npt.ArrayLike], spec: ElementSpec
+) -> list[npt.NDArray[np.float32]]:
+    """Every tensor of a network quantised with the same spec, in order."""
+    return [spec.quantise(tensor) for tensor in tensors]
