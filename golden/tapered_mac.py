@@ -1,0 +1,101 @@
+"""Widths of tapered fixed-point multiply-accumulate hardware."""
+
+from dataclasses import dataclass
+
+from golden.mac import MacSpec, check_integer
+
+__all__ = ["TaperedMacSpec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaperedMacSpec(MacSpec):
+    """Exact multiply-accumulate of tapered codes, for any longest run IS in a range.
+
+    Operands are in units of 2**-(bits - 2), the smallest positive value for IS >= 2.  IS = 1 needs
+    one bit more, but its codes are those of IS = 2 with a scale exponent one less, and so the
+    hardware treats them (spec/tapered.md, section 1; the use made of it is chosen).
+
+    Parameters
+    ----------
+    bits : int
+        Bits of a code, 3 to 16.
+    length : int
+        Largest number of products in one dot product.
+    min_run, max_run : int
+        Smallest and largest IS that can be set at run time, 1 to ``bits``.  From ``min_run`` 4
+        on every value has at most ``bits - 2`` significant bits, one less than below.
+    form : str
+        Form of a decoded operand.  ``"significand"``: sign, significand and shift.  ``"integer"``:
+        two's complement.
+    """
+
+    min_run: int = 1
+    max_run: int = 8
+    form: str = "significand"
+
+    stem = "tapered"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("bits", self.bits, 3, 16)
+        check_integer("min_run", self.min_run, 1, self.bits)
+        check_integer("max_run", self.max_run, self.min_run, self.bits)
+        if self.form not in ("significand", "integer"):
+            raise ValueError(f"form must be 'significand' or 'integer', not {self.form!r}")
+
+    @property
+    def max_run_limit(self) -> int:
+        """Largest IS, minus one, with IS = 1 treated as IS = 2."""
+        return max(self.max_run, 2) - 1
+
+    @property
+    def operand_max(self) -> int:
+        """Magnitude of the most negative code, in units of 2**-(bits - 2)."""
+        return max(self.max_run, 2) << self.bits - 2
+
+    @property
+    def operand_width(self) -> int:
+        """Bits of a decoded operand."""
+        if self.form == "integer":
+            return (self.operand_max - 1).bit_length() + 1
+        return self.significand_width + self.shift_width + 1
+
+    @property
+    def significand_width(self) -> int:
+        """Bits of the significand, an unsigned integer."""
+        return self.bits - 2 if self.min_run >= 4 else self.bits - 1
+
+    def shift_of(self, integer: int) -> int:
+        """Shift of a magnitude with the given integer part, so that its significand fits."""
+        spare = self.significand_width - (self.bits - 2)
+        return max(integer.bit_length() - spare, 0)
+
+    @property
+    def max_shift(self) -> int:
+        """Largest shift of an operand: that of the most negative code."""
+        return self.shift_of(self.max_run_limit + 1)
+
+    @property
+    def shift_width(self) -> int:
+        """Bits of an operand's shift."""
+        return self.max_shift.bit_length()
+
+    @property
+    def run_width(self) -> int:
+        """Bits of a run setting, which holds IS - 1 (chosen)."""
+        return (self.bits - 1).bit_length()
+
+    @property
+    def scale_width(self) -> int:
+        """Bits of the encoder's scale exponent, two's complement.
+
+        SC of the weights is -4..3 (spec/tapered.md, section 1), less one for each operand with
+        IS = 1: -6..3 fits 4 bits.
+        """
+        return 4
+
+    @property
+    def label(self) -> str:
+        """Parameters of the units, as they appear in module names."""
+        form = "" if self.form == "significand" else "_integer"
+        return f"b{self.bits}_r{self.min_run}to{self.max_run}{form}"

@@ -1,0 +1,522 @@
+"""Output-stationary systolic array of any number system's multiply-accumulate units.
+
+The array is built in levels, so that every module stays small: :class:`ProcessingElement`,
+:class:`ArrayRow`, :class:`SystolicArray`.  Operands are skewed by :class:`Skew` at two edges,
+accumulators leave through one :class:`Drain` per column.
+"""
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.mac import ArraySpec
+from hdl.datapath import Datapath
+from hdl.hierarchy import place
+
+__all__ = ["ArrayRow", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
+
+
+class ProcessingElement(wiring.Component):
+    """Multiply-accumulate cell: passes its operands on and owns one accumulator.
+
+    An operand that enters in cycle t leaves in cycle t + 1, and its product is part of
+    ``accumulator`` in cycle t + 1 + :attr:`latency`.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+    decoders : bool
+        Whether codes come in and are decoded here.
+    zero_gating : bool
+        Whether multiplier and accumulator stand still for a product with a zero operand.
+
+    Members
+    -------
+    activation, weight : In(operand)
+        Operands, or codes if ``decoders``.
+    activation_out, weight_out : Out(operand)
+        The same, one cycle later.
+    drain : In(1)
+        Take ``accumulator_in`` instead of adding a product.
+    accumulator_in, accumulator : In, Out(signed(accumulator_width))
+        Chain through which accumulators leave.
+    """
+
+    drain: Signal
+    accumulator_in: Signal
+    accumulator: Signal
+
+    def __init__(self, datapath: Datapath, *, decoders: bool = False, zero_gating: bool = False):
+        self.datapath = datapath
+        self.decoders = decoders
+        self.zero_gating = zero_gating
+        spec = datapath.spec
+        width = spec.accumulator_width
+        self.operand: ShapeLike = unsigned(spec.bits) if decoders else datapath.operand
+        self.config = datapath.decoder_config if decoders else {}
+        self.module_name = (
+            f"{spec.stem}_pe{'_decoding' if decoders else ''}{'_gated' if zero_gating else ''}"
+            f"_{spec.label}_a{width}"
+        )
+        super().__init__(
+            {
+                "activation": In(self.operand),
+                "weight": In(self.operand),
+                "activation_out": Out(self.operand),
+                "weight_out": Out(self.operand),
+                "drain": In(1),
+                "accumulator_in": In(signed(width)),
+                "accumulator": Out(signed(width)),
+            }
+            | {
+                f"{role}_{name}": In(shape)
+                for role in ("activation", "weight")
+                for name, shape in self.config.items()
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from an operand register to the accumulator."""
+        return 2 if self.zero_gating else 1
+
+    def elaborate(self, platform):
+        m = Module()
+        product = place(m, "product", self.datapath.product(), platform)
+        m.d.sync += [
+            self.activation_out.eq(self.activation),
+            self.weight_out.eq(self.weight),
+        ]
+
+        # The multiplier's own operand registers, if it is to keep the old ones.
+        if self.zero_gating:
+            nonzero = Signal()
+            accumulate = Signal()
+            factors = {
+                role: Signal(self.operand, name=f"{role}_held") for role in ("activation", "weight")
+            }
+            m.d.comb += nonzero.eq(
+                _bits(self.activation_out).any() & _bits(self.weight_out).any(),
+            )
+            m.d.sync += accumulate.eq(nonzero)
+            with m.If(nonzero):
+                m.d.sync += [
+                    factors["activation"].eq(self.activation_out),
+                    factors["weight"].eq(self.weight_out),
+                ]
+        else:
+            accumulate = None
+            factors = {"activation": self.activation_out, "weight": self.weight_out}
+
+        for role, factor in factors.items():
+            if self.decoders and (decoder := self.datapath.decoder()) is not None:
+                place(m, f"{role}_decoder", decoder, platform)
+                m.d.comb += decoder.code.eq(factor)
+                for name in self.config:
+                    m.d.comb += getattr(decoder, name).eq(getattr(self, f"{role}_{name}"))
+                factor = decoder.operand
+            m.d.comb += getattr(product, role).eq(factor)
+
+        total = self.accumulator + product.term
+        if hasattr(product, "carry"):
+            total += product.carry
+        # The accumulator is wide enough for the longest dot product, see MacSpec.
+        with m.If(self.drain):
+            m.d.sync += self.accumulator.eq(self.accumulator_in)
+        with m.Elif(1 if accumulate is None else accumulate):
+            m.d.sync += self.accumulator.eq(total)
+        return m
+
+
+def _bits(operand):
+    """Plain value of an operand, which may be a view."""
+    return operand.as_value() if isinstance(operand, data.View) else operand
+
+
+class ArrayRow(wiring.Component):
+    """One row of processing elements: activations run along it, weights and sums across it.
+
+    Members
+    -------
+    activation : In(operand)
+        Enters at column 0.
+    weights, weights_out : In, Out(ArrayLayout(operand, cols))
+        From the row above, to the row below.
+    drain : In(1)
+        For all processing elements.
+    accumulators_in, accumulators : In, Out(ArrayLayout(signed(accumulator_width), cols))
+        From the row above, to the row below.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+    spec : ArraySpec
+        Size and options.
+    """
+
+    drain: Signal
+
+    def __init__(self, datapath: Datapath, spec: ArraySpec):
+        self.datapath = datapath
+        self.spec = spec
+        self.element = ProcessingElement(
+            datapath, decoders=spec.decoders == "pe", zero_gating=spec.zero_gating
+        )
+        operands = data.ArrayLayout(self.element.operand, spec.cols)
+        sums = data.ArrayLayout(signed(datapath.spec.accumulator_width), spec.cols)
+        self.module_name = self.element.module_name.replace("_pe", f"_row_c{spec.cols}", 1)
+        super().__init__(
+            {
+                "activation": In(self.element.operand),
+                "weights": In(operands),
+                "weights_out": Out(operands),
+                "drain": In(1),
+                "accumulators_in": In(sums),
+                "accumulators": Out(sums),
+            }
+            | {
+                f"{role}_{name}": In(shape)
+                for role in ("activation", "weight")
+                for name, shape in self.element.config.items()
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        activation = self.activation
+        for col in range(self.spec.cols):
+            # The first one was made to know the ports; the others are the same.
+            element = self.element if col == 0 else ProcessingElement(
+                self.datapath,
+                decoders=self.element.decoders,
+                zero_gating=self.element.zero_gating,
+            )
+            place(m, f"pe_{col}", element, platform)
+            m.d.comb += [
+                element.activation.eq(activation),
+                element.weight.eq(self.weights[col]),
+                element.drain.eq(self.drain),
+                element.accumulator_in.eq(self.accumulators_in[col]),
+                self.weights_out[col].eq(element.weight_out),
+                self.accumulators[col].eq(element.accumulator),
+            ]
+            for role in ("activation", "weight"):
+                for name in element.config:
+                    port = f"{role}_{name}"
+                    m.d.comb += getattr(element, port).eq(getattr(self, port))
+            activation = element.activation_out
+        return m
+
+
+class Skew(wiring.Component):
+    """Delays lane n of a vector by n + 1 cycles.
+
+    Members
+    -------
+    i, o : In, Out(ArrayLayout(width, lanes))
+        Vector before and after.
+
+    Parameters
+    ----------
+    width : int
+        Bits of a lane.
+    lanes : int
+        Number of lanes.
+    """
+
+    def __init__(self, width: int, lanes: int):
+        self.width = width
+        self.lanes = lanes
+        self.module_name = f"skew_w{width}_n{lanes}"
+        layout = data.ArrayLayout(unsigned(width), lanes)
+        super().__init__({"i": In(layout), "o": Out(layout)})
+
+    def elaborate(self, platform):
+        m = Module()
+        for lane in range(self.lanes):
+            value = self.i[lane]
+            for step in range(lane + 1):
+                delayed = Signal(self.width, name=f"lane_{lane}_step_{step}")
+                m.d.sync += delayed.eq(value)
+                value = delayed
+            m.d.comb += self.o[lane].eq(value)
+        return m
+
+
+class Drain(wiring.Component):
+    """What becomes of the accumulators of one column: bias, ReLU, encoder, output register.
+
+    Holds still unless ``take`` or ``give``, so that the sums that grow at the end of a column cost
+    no energy here.
+
+    Members
+    -------
+    accumulator : In(signed(accumulator_width))
+        Accumulator of the last row.
+    take : In(1)
+        Load it.
+    give : In(1)
+        Load ``code`` with what was taken before.
+    bias : In(signed(accumulator_width))
+        Added to the sum, in units of its last place.
+    relu : In(1)
+        Replace negative sums by zero.
+    code : Out(bits)
+        Encoded result.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+    """
+
+    accumulator: Signal
+    take: Signal
+    give: Signal
+    bias: Signal
+    relu: Signal
+    code: Signal
+
+    def __init__(self, datapath: Datapath):
+        self.datapath = datapath
+        spec = datapath.spec
+        width = spec.accumulator_width
+        self.module_name = f"{spec.stem}_drain_{spec.label}_a{width}"
+        super().__init__(
+            {
+                "accumulator": In(signed(width)),
+                "take": In(1),
+                "give": In(1),
+                "bias": In(signed(width)),
+                "relu": In(1),
+                "code": Out(spec.bits),
+            }
+            | {f"result_{name}": In(shape) for name, shape in datapath.encoder_config.items()}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        encoder = place(m, "encoder", self.datapath.encoder(), platform)
+        taken = Signal.like(self.accumulator)
+        # The bias counts as a product, so the sum is within the accumulator's range.
+        total = Signal.like(self.accumulator)
+        with m.If(self.take):
+            m.d.sync += taken.eq(self.accumulator)
+        with m.If(self.give):
+            m.d.sync += self.code.eq(encoder.code)
+        m.d.comb += [
+            total.eq(taken + self.bias),
+            encoder.accumulator.eq(Mux(self.relu & total[-1], 0, total)),
+        ]
+        for name in self.datapath.encoder_config:
+            m.d.comb += getattr(encoder, name).eq(getattr(self, f"result_{name}"))
+        return m
+
+
+class SystolicArray(wiring.Component):
+    """Matrix product of rows x length and length x cols codes, one vector of each per cycle.
+
+    The settings (``bias``, ``relu``, and the number system's own) must not change between the
+    first operands of a tile and its last result.  A tile of ``length`` products whose operands
+    come and whose results leave without a pause takes :meth:`cycles` cycles.
+
+    Members
+    -------
+    i : In(stream.Signature({"activations", "weights", "last"}))
+        Codes of all rows and all columns for one product; ``last`` ends the tile.
+    o : Out(stream.Signature({"codes", "last"}))
+        Codes of all columns, one row at a time, bottom row first; ``last`` with row 0.
+    bias : In(ArrayLayout(signed(accumulator_width), cols))
+        Start value of each column's sums, in units of their last place.
+    relu : In(1)
+        Whether negative sums become zero before they are rounded.
+    activation_*, weight_*, result_* : In
+        Run-time settings of the decoders and encoders.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system; its spec must be ``spec.mac``.
+    spec : ArraySpec
+        Size and options.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not an :class:`~golden.mac.ArraySpec`.
+    ValueError
+        If ``datapath`` is for another spec.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+    relu: Signal
+
+    def __init__(self, datapath: Datapath, spec: ArraySpec):
+        if not isinstance(spec, ArraySpec):
+            raise TypeError(f"spec must be an ArraySpec, not {spec!r}")
+        if datapath.spec != spec.mac:
+            raise ValueError(f"datapath must be for {spec.mac}, not {datapath.spec}")
+        self.datapath = datapath
+        self.spec = spec
+        mac = spec.mac
+        self.config = {
+            f"{role}_{name}": shape
+            for role in ("activation", "weight")
+            for name, shape in datapath.decoder_config.items()
+        } | {f"result_{name}": shape for name, shape in datapath.encoder_config.items()}
+        self.module_name = (
+            f"{mac.stem}_array_{spec.rows}x{spec.cols}"
+            f"{'_decoding' if spec.decoders == 'pe' else ''}"
+            f"{'_gated' if spec.zero_gating else ''}_{mac.label}_a{mac.accumulator_width}"
+        )
+        code = unsigned(mac.bits)
+        super().__init__(
+            {
+                "i": In(
+                    stream.Signature(
+                        data.StructLayout(
+                            {
+                                "activations": data.ArrayLayout(code, spec.rows),
+                                "weights": data.ArrayLayout(code, spec.cols),
+                                "last": 1,
+                            }
+                        )
+                    )
+                ),
+                "o": Out(
+                    stream.Signature(
+                        data.StructLayout({"codes": data.ArrayLayout(code, spec.cols), "last": 1})
+                    )
+                ),
+                "bias": In(data.ArrayLayout(signed(mac.accumulator_width), spec.cols)),
+                "relu": In(1),
+            }
+            | {name: In(shape) for name, shape in self.config.items()}
+        )
+
+    @property
+    def flush(self) -> int:
+        """Cycles from the last operands to the last accumulator that they change.
+
+        One to enter the skew, rows - 1 and cols - 1 across the array, and those of the last
+        processing element: its operand registers and its latency.
+        """
+        spec = self.spec
+        return 1 + (spec.rows - 1) + (spec.cols - 1) + 1 + (2 if spec.zero_gating else 1)
+
+    #: Cycles from an accumulator at the end of a column to its code.
+    drain_latency = 2
+
+    def cycles(self, length: int) -> int:
+        """Cycles from the first operands of a tile to the first operands of the next one."""
+        return length + (self.flush - 1) + self.spec.rows + self.drain_latency
+
+    def elaborate(self, platform):
+        m = Module()
+        spec, bits = self.spec, self.spec.mac.bits
+
+        state = self._control(m)
+
+        # A pause is a vector of zero codes: their products change nothing.
+        enter = Signal()
+        m.d.comb += enter.eq(self.i.valid & self.i.ready)
+        edges = {}
+        for role, codes, lanes in (
+            ("activation", self.i.p.activations, spec.rows),
+            ("weight", self.i.p.weights, spec.cols),
+        ):
+            skew = place(m, f"{role}_skew", Skew(bits, lanes), platform)
+            m.d.comb += skew.i.eq(Mux(enter, codes.as_value(), 0))
+            edges[role] = [self._edge(m, platform, role, n, skew.o[n]) for n in range(lanes)]
+
+        weights = edges["weight"]
+        sums = [0] * spec.cols
+        for row in range(spec.rows):
+            line = place(m, f"row_{row}", ArrayRow(self.datapath, spec), platform)
+            m.d.comb += [line.activation.eq(edges["activation"][row]), line.drain.eq(state.shift)]
+            for col in range(spec.cols):
+                m.d.comb += [
+                    line.weights[col].eq(weights[col]),
+                    line.accumulators_in[col].eq(sums[col]),
+                ]
+            for role in ("activation", "weight"):
+                for name in line.element.config:
+                    port = f"{role}_{name}"
+                    m.d.comb += getattr(line, port).eq(getattr(self, port))
+            weights = [line.weights_out[col] for col in range(spec.cols)]
+            sums = [line.accumulators[col] for col in range(spec.cols)]
+
+        for col in range(spec.cols):
+            drain = place(m, f"drain_{col}", Drain(self.datapath), platform)
+            m.d.comb += [
+                drain.accumulator.eq(sums[col]),
+                drain.take.eq(state.shift),
+                drain.give.eq(state.give),
+                drain.bias.eq(self.bias[col]),
+                drain.relu.eq(self.relu),
+                self.o.p.codes[col].eq(drain.code),
+            ]
+            for name in self.datapath.encoder_config:
+                port = f"result_{name}"
+                m.d.comb += getattr(drain, port).eq(getattr(self, port))
+        return m
+
+    def _edge(self, m, platform, role, lane, code):
+        """Decode ``code`` here if the array's decoders are on its edges."""
+        decoder = self.datapath.decoder() if self.spec.decoders == "edge" else None
+        if decoder is None:
+            return code
+        place(m, f"{role}_decoder_{lane}", decoder, platform)
+        m.d.comb += decoder.code.eq(code)
+        for name in self.datapath.decoder_config:
+            m.d.comb += getattr(decoder, name).eq(getattr(self, f"{role}_{name}"))
+        return decoder.operand
+
+    def _control(self, m):
+        """Sequence of a tile: products, flush, then one row of results after the other."""
+        spec = self.spec
+        state = Signal(
+            data.StructLayout(
+                {
+                    "shift": 1,  # accumulators move down by one row
+                    "give": 1,  # the row taken before is encoded and offered
+                }
+            ),
+            name="drain_step",
+        )
+        waiting = Signal(range(self.flush), init=0)
+        rows_left = Signal(range(spec.rows + 1))
+        taken = Signal()  # the drain holds a row that has not been offered
+        taken_last = Signal()
+
+        # The two drain stages move when the output register is free.
+        move = Signal()
+        m.d.comb += [move.eq(self.o.ready | ~self.o.valid), state.give.eq(taken & move)]
+        with m.If(move):
+            m.d.sync += [self.o.valid.eq(taken), self.o.p.last.eq(taken_last), taken.eq(0)]
+
+        with m.FSM(name="phase"):
+            with m.State("PRODUCTS"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid & self.i.p.last):
+                    m.d.sync += waiting.eq(self.flush - 1)
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.sync += [waiting.eq(waiting - 1), rows_left.eq(spec.rows)]
+                with m.If(waiting == 1):
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                with m.If(move & rows_left.any()):
+                    m.d.comb += state.shift.eq(1)
+                    m.d.sync += [
+                        rows_left.eq(rows_left - 1),
+                        taken.eq(1),
+                        taken_last.eq(rows_left == 1),
+                    ]
+                # Results must have left before settings may change and a new tile may come.
+                with m.If(~rows_left.any() & ~taken & move):
+                    m.next = "PRODUCTS"
+        return state

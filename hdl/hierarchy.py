@@ -1,0 +1,20 @@
+"""Placing one component inside another so that the generated Verilog keeps both as modules."""
+
+from typing import Any
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+
+__all__ = ["place"]
+
+
+def place(m: Module, name: str, component: wiring.Component, platform: Any) -> Any:
+    """Add ``component`` to ``m`` as ``name`` and return it.
+
+    In simulation it becomes an ordinary submodule.  A platform that writes Verilog has a method
+    ``instantiate(component)`` and gets to turn it into an instance of a module that is emitted
+    once, under ``component.module_name``, however often it is placed.
+    """
+    instantiate = getattr(platform, "instantiate", None)
+    m.submodules[name] = component if instantiate is None else instantiate(component)
+    return component

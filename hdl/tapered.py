@@ -1,0 +1,333 @@
+"""Tapered fixed point (TENT): decoder, product and encoder.
+
+:class:`golden.tapered.TaperedSpec` defines the results; section and pitfall numbers below are
+those of the format's specification, ``docs/tapered.md``.
+
+A decoded operand is either a plain integer, or sign, significand and shift.  In the second form
+only the few significant bits of a code are multiplied and the product is shifted, instead of
+multiplying integers that are mostly zeros; see :class:`golden.tapered.TaperedMacSpec`.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.tapered_mac import TaperedMacSpec
+
+__all__ = ["TaperedDatapath", "TaperedDecoder", "TaperedEncoder", "TaperedProduct", "operand_shape"]
+
+
+def operand_shape(spec: TaperedMacSpec) -> ShapeLike:
+    """Shape of a decoded operand; all bits zero is the value zero."""
+    if spec.form == "integer":
+        return signed(spec.operand_width)
+    return data.StructLayout(
+        {
+            "significand": unsigned(spec.significand_width),
+            "shift": unsigned(spec.shift_width),
+            "negative": unsigned(1),
+        }
+    )
+
+
+class TaperedDecoder(wiring.Component):
+    """Combinational decoder of a code, with the longest run set at run time.
+
+    Members
+    -------
+    code : In(spec.bits)
+        Any bit pattern.
+    run_limit : In(spec.run_width)
+        Longest run IS, minus one.  IS = 1 is decoded as IS = 2: the codes are the same with a
+        scale exponent one less, and the encoder's ``scale_exp`` accounts for it.  Values
+        outside ``spec.runs`` act as the nearest one inside.
+    operand : Out(operand_shape(spec))
+        Operand in units of 2**-(spec.bits - 2).
+
+    Parameters
+    ----------
+    spec : TaperedMacSpec
+        Widths, runs and form of the operand.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
+    """
+
+    code: Signal
+    run_limit: Signal
+
+    def __init__(self, spec: TaperedMacSpec):
+        if not isinstance(spec, TaperedMacSpec):
+            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        self.spec = spec
+        self.module_name = f"tapered_decoder_{spec.label}"
+        super().__init__(
+            {
+                "code": In(spec.bits),
+                "run_limit": In(spec.run_width),
+                "operand": Out(operand_shape(spec)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        bits = spec.bits
+        lowest, highest = max(spec.min_run, 2) - 1, spec.max_run_limit
+
+        # Work on the magnitude; the negative of a code is its two's complement.  Only the most
+        # negative code has no positive partner: its magnitude keeps the top bit.
+        negative = Signal()
+        magnitude = Signal(bits)
+        m.d.comb += [
+            negative.eq(self.code[-1]),
+            magnitude.eq(Mux(negative, -self.code.as_signed(), self.code)[:bits]),
+        ]
+
+        # limit = IS - 1 within the runs that this hardware was built for.
+        limit = Signal(range(highest + 1))
+        m.d.comb += limit.eq(
+            Mux(
+                self.run_limit < lowest,
+                lowest,
+                Mux(self.run_limit > highest, highest, self.run_limit),
+            )
+        )
+
+        # The integer part is the number of leading ones, at most `limit`.
+        field = magnitude[: bits - 1]
+        integer = Signal(range(highest + 2))
+        fraction = Signal(bits - 1)
+        m.d.comb += fraction.eq(field << 1)  # no ones: only the terminator goes
+        for run in range(1, highest + 1):
+            with m.If(field[bits - 1 - run :].all() & (limit >= run)):
+                with m.If(limit == run):  # the longest run has no terminator
+                    m.d.comb += fraction.eq(field << run)
+                with m.Else():
+                    m.d.comb += fraction.eq(field << run + 1)
+                m.d.comb += integer.eq(run)
+        with m.If(magnitude[-1]):  # the most negative code is exactly -IS
+            m.d.comb += [integer.eq(limit + 1), fraction.eq(0)]
+
+        # The lowest fraction bit is always zero, because IS >= 2 here.
+        value = Signal(bits - 2 + len(integer))
+        m.d.comb += value.eq(Cat(fraction[1:], integer))
+
+        if spec.form == "integer":
+            m.d.comb += self.operand.eq(Mux(negative, -value, value))
+            return m
+
+        # Larger values have fewer significant bits: everything shifted out here is zero.
+        shift = Signal(spec.shift_width)
+        for low in range(1, highest + 2):
+            with m.If(integer >= low):
+                m.d.comb += shift.eq(spec.shift_of(low))
+        m.d.comb += [
+            self.operand.significand.eq(value >> shift),
+            self.operand.shift.eq(shift),
+            self.operand.negative.eq(negative),
+        ]
+        return m
+
+
+class TaperedProduct(wiring.Component):
+    """Combinational product of two operands as ``term + carry``.
+
+    Members
+    -------
+    activation, weight : In(operand_shape(spec))
+        Operands.
+    term : Out(signed(spec.product_width))
+        Product, or its one's complement.
+    carry : Out(1)
+        One where ``term`` is a one's complement; absent in the integer form.
+
+    Parameters
+    ----------
+    spec : TaperedMacSpec
+        Widths and form of the operands.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
+    """
+
+    term: Signal
+    carry: Signal
+
+    def __init__(self, spec: TaperedMacSpec):
+        if not isinstance(spec, TaperedMacSpec):
+            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        self.spec = spec
+        self.module_name = f"tapered_product_{spec.label}"
+        members = {
+            "activation": In(operand_shape(spec)),
+            "weight": In(operand_shape(spec)),
+            "term": Out(signed(spec.product_width)),
+        }
+        if spec.form == "significand":
+            members["carry"] = Out(1)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        if spec.form == "integer":
+            m.d.comb += self.term.eq(self.activation * self.weight)
+            return m
+
+        product = Signal(2 * spec.significand_width)
+        shift = Signal(range(2 * spec.max_shift + 1))
+        # The largest product fits product_width - 1 bits, whatever its shift.
+        magnitude = Signal(spec.product_width - 1)
+        m.d.comb += [
+            product.eq(self.activation.significand * self.weight.significand),
+            shift.eq(self.activation.shift + self.weight.shift),
+            magnitude.eq(product << shift),
+            self.carry.eq(self.activation.negative ^ self.weight.negative),
+            self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
+        ]
+        return m
+
+
+class TaperedEncoder(wiring.Component):
+    """Combinational rounding of a quire to a code: guard and sticky bits, ties to even code.
+
+    Members
+    -------
+    accumulator : In(signed(spec.accumulator_width))
+        Exact sum of products, in units of 2**(scale_exp - 2 * (spec.bits - 2)).
+    run_limit : In(spec.run_width)
+        Longest run IS of the result, minus one; 0 to spec.bits - 1, larger acts as that.
+    scale_exp : In(signed(spec.scale_width))
+        Scale exponent of the sum: those of both operands, less that of the result, less one for
+        each operand with IS = 1.
+    code : Out(spec.bits)
+        Result.
+
+    Parameters
+    ----------
+    spec : TaperedMacSpec
+        Widths.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
+    """
+
+    accumulator: Signal
+    run_limit: Signal
+    scale_exp: Signal
+    code: Signal
+
+    def __init__(self, spec: TaperedMacSpec):
+        if not isinstance(spec, TaperedMacSpec):
+            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        self.spec = spec
+        self.module_name = f"tapered_encoder_b{spec.bits}_a{spec.accumulator_width}"
+        super().__init__(
+            {
+                "accumulator": In(signed(spec.accumulator_width)),
+                "run_limit": In(spec.run_width),
+                "scale_exp": In(signed(spec.scale_width)),
+                "code": Out(spec.bits),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        bits = spec.bits
+
+        # Align so that the binary point no longer depends on the scale; nothing is lost.
+        lowest = 1 << spec.scale_width - 1
+        fraction_width = 2 * (bits - 2) + lowest
+        amount = Signal(spec.scale_width)
+        aligned = Signal(signed(spec.accumulator_width + 2 * lowest - 1))
+        m.d.comb += [
+            amount.eq(self.scale_exp + lowest),
+            aligned.eq(self.accumulator << amount),
+        ]
+        negative = Signal()
+        integer = Signal(signed(len(aligned) - fraction_width))
+        run = Signal(len(integer))  # length of the result's run, minus one
+        m.d.comb += [
+            negative.eq(aligned[-1]),
+            integer.eq(aligned[fraction_width:].as_signed()),
+            run.eq(Mux(negative, ~integer, integer)),
+        ]
+
+        limit = Signal(range(bits))
+        too_large = Signal()
+        m.d.comb += [
+            limit.eq(Mux(self.run_limit > bits - 1, bits - 1, self.run_limit)),
+            # On the whole integer part, before it is cut (pitfall 4).
+            too_large.eq(run > limit),
+        ]
+
+        # bits - 1 fraction bits, a guard bit and a sticky bit: IS = 1 needs all (pitfall 2).
+        fraction = Signal(bits + 1)
+        kept = aligned[fraction_width - bits : fraction_width]
+        dropped = aligned[: fraction_width - bits]  # every dropped bit counts (pitfall 3)
+        m.d.comb += fraction.eq(Cat(dropped.any(), kept))
+
+        # Start and terminator of the run; the longest run has no terminator (pitfall 1).
+        # bits - 1 zeros below catch what the run pushes out.
+        word = Signal(signed(2 * bits + 2))
+        shifted = Signal(signed(2 * bits + 2))
+        below = Const(0, bits - 1)
+        with m.If(run == limit):
+            m.d.comb += word.eq(Cat(below, Const(0, 1), fraction, ~negative))
+        with m.Else():
+            m.d.comb += word.eq(Cat(below, fraction, negative, ~negative))
+        m.d.comb += shifted.eq(word >> run[: len(limit)])
+
+        top = Signal(bits)
+        guard = Signal()
+        sticky = Signal()
+        rounded = Signal(bits + 1)
+        m.d.comb += [
+            top.eq(shifted[bits + 2 :]),
+            guard.eq(shifted[bits + 1]),
+            sticky.eq(shifted[: bits + 1].any()),
+            rounded.eq(top + (guard & (sticky | top[0]))),
+        ]
+
+        # The word starts with the complement of the sign; a code starts with the sign.
+        largest = Cat(negative.replicate(0), (~negative).replicate(bits - 1), negative)
+        with m.If(too_large | rounded[-1]):
+            m.d.comb += self.code.eq(largest)
+        with m.Else():
+            m.d.comb += self.code.eq(Cat(rounded[: bits - 1], ~rounded[bits - 1]))
+        return m
+
+
+class TaperedDatapath:
+    """Units of tapered fixed point for the array; see :class:`hdl.datapath.Datapath`."""
+
+    def __init__(self, spec: TaperedMacSpec):
+        if not isinstance(spec, TaperedMacSpec):
+            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        self.spec = spec
+        self.operand = operand_shape(spec)
+        self.decoder_config: dict[str, ShapeLike] = {"run_limit": spec.run_width}
+        self.encoder_config: dict[str, ShapeLike] = {
+            "run_limit": spec.run_width,
+            "scale_exp": signed(spec.scale_width),
+        }
+
+    def decoder(self) -> TaperedDecoder:
+        """Run-length decoder."""
+        return TaperedDecoder(self.spec)
+
+    def product(self) -> TaperedProduct:
+        """Multiplier."""
+        return TaperedProduct(self.spec)
+
+    def encoder(self) -> TaperedEncoder:
+        """Rounding encoder."""
+        return TaperedEncoder(self.spec)
