@@ -133,10 +133,10 @@ class Cache:
     def sweep(self) -> None:
         """Remove the entries used longest ago until the rest fits, and files of killed writers."""
         self._unswept_bytes = 0
-        with contextlib.suppress(filelock.Timeout, OSError):
-            # Another process that sweeps at this moment does the same work.
-            with filelock.FileLock(self.folder / "sweep.lock", timeout=0):
-                self._sweep()
+        # Another process that sweeps at this moment does the same work.
+        lock = filelock.FileLock(self.folder / "sweep.lock", timeout=0)
+        with contextlib.suppress(filelock.Timeout, OSError), lock:
+            self._sweep()
 
     def _sweep(self) -> None:
         entries = []
