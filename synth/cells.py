@@ -4,12 +4,15 @@ Every figure has the unit that its name or its docstring says, whatever the libr
 in um2, capacitance in fF, time in ns, energy in pJ, leakage in nW.
 """
 
+import hashlib
 import itertools
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from synth.liberty import Function
+from synth.liberty_writer import write_liberty
 
 __all__ = [
     "Cell",
@@ -53,6 +56,11 @@ class Table:
         there = self.values[i + 1]
         high = there[j] if v == 0.0 else there[j] + v * (there[j + 1] - there[j])
         return low + u * (high - low)
+
+    def scaled(self, factor: float) -> "Table":
+        """Multiply every value."""
+        values = tuple(tuple(factor * value for value in row) for row in self.values)
+        return Table(self.rows, self.columns, values)
 
 
 def _segment(grid: tuple[float, ...], at: float) -> tuple[int, float]:
@@ -376,7 +384,7 @@ class CellLibrary:
         Supply and temperature for which the figures hold.
     cells : dict of str to Cell
         Usable cells by name.
-    content_hash : str
+    digest : str
         SHA-256 of what the library was made from; equal for equal content.
     notes : tuple of str
         Cells that were left out, each with the reason.
@@ -391,9 +399,40 @@ class CellLibrary:
     voltage_v: float
     temperature_c: float
     cells: dict[str, Cell]
-    content_hash: str
+    digest: str
     notes: tuple[str, ...] = ()
     text: str | None = field(default=None, repr=False)
+
+    def liberty_text(self) -> str:
+        """Liberty text of the library: the file it came from, or one written from its cells."""
+        return write_liberty(self) if self.text is None else self.text
+
+    def select(self, names: Iterable[str]) -> "CellLibrary":
+        """Make a library of some of the cells.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Cells to keep; they stay in the order of this library.
+
+        Returns
+        -------
+        CellLibrary
+
+        Raises
+        ------
+        ValueError
+            If the library has no cell of one of these names.
+        """
+        wanted = set(names)
+        unknown = sorted(wanted - self.cells.keys())
+        if unknown:
+            raise ValueError(f"names must be cells of {self.name}, not {unknown[0]!r}")
+        kept = {name: cell for name, cell in self.cells.items() if name in wanted}
+        identity = "\n".join([self.digest, *kept])
+        return replace(
+            self, cells=kept, digest=hashlib.sha256(identity.encode()).hexdigest(), text=None
+        )
 
     def of_kind(self, kind: str) -> list[Cell]:
         """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name."""

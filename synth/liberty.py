@@ -355,7 +355,11 @@ class Function:
         object.__setattr__(self, "tree", tree)
 
     def __str__(self) -> str:
-        return _infix(self.tree, {})
+        return _infix(self.tree, {}, _LIBERTY_STYLE)
+
+    def renamed(self, names: Mapping[str, str]) -> "Function":
+        """Replace names, by other names or by expressions in parentheses."""
+        return Function(_infix(self.tree, names, _LIBERTY_STYLE))
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -390,7 +394,9 @@ class Function:
             )
         arguments = {name: f"x{index}" for index, name in enumerate(names)}
         # Only operators and the names made here reach eval, whatever the library says.
-        source = f"lambda {', '.join(arguments.values())}: {_infix(self.tree, arguments, '~')}"
+        source = (
+            f"lambda {', '.join(arguments.values())}: {_infix(self.tree, arguments, _NUMPY_STYLE)}"
+        )
         constants = {"zero": np.uint64(0), "one": ~np.uint64(0)}
         compiled: Callable[..., Words] = eval(source, {"__builtins__": {}, **constants})
         return compiled
@@ -459,14 +465,19 @@ def _names(node: Node) -> Iterator[str]:
             yield from _names(child)
 
 
-def _infix(node: Node, arguments: Mapping[str, str], inversion: str = "!") -> str:
+#: How expressions are written: the inversion, and the constants 0 and 1.
+_LIBERTY_STYLE = ("!", "0", "1")
+_NUMPY_STYLE = ("~", "zero", "one")
+
+
+def _infix(node: Node, names: Mapping[str, str], style: tuple[str, str, str]) -> str:
     """Write a tree with every operation in parentheses, so that no reader's precedence matters."""
     kind = node[0]
     if kind == "name":
-        return arguments.get(node[1], node[1])
+        return names.get(node[1], node[1])
     if kind == "constant":
-        return ("zero", "one")[node[1]] if arguments or inversion == "~" else str(node[1])
+        return style[1 + node[1]]
     if kind == "not":
-        return inversion + _infix(node[1], arguments, inversion)
-    operands = (_infix(child, arguments, inversion) for child in node[1:])
+        return style[0] + _infix(node[1], names, style)
+    operands = (_infix(child, names, style) for child in node[1:])
     return "(" + _OPERATORS[kind].join(operands) + ")"

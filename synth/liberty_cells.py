@@ -78,7 +78,7 @@ def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
         voltage_v=voltage,
         temperature_c=temperature,
         cells=cells,
-        content_hash=hashlib.sha256(text.encode()).hexdigest(),
+        digest=hashlib.sha256(text.encode()).hexdigest(),
         notes=tuple(notes),
         text=text,
     )

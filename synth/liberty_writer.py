@@ -1,0 +1,205 @@
+"""Writing of Liberty text from the cells of a library, for Yosys, ABC and timing tools.
+
+The units are those of :mod:`synth.cells`, except that Liberty has no unit of energy of its own:
+load times voltage squared, here fJ.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the cells offer this writer as a method
+    from synth.cells import Cell, CellLibrary, Pin, Table
+
+__all__ = ["write_liberty"]
+
+FJ_PER_PJ = 1e3
+
+#: What the two variables of a table are, by the use that is made of it.
+VARIABLES = {
+    "delay": ("lu_table_template", "input_net_transition", "total_output_net_capacitance"),
+    "setup": ("lu_table_template", "related_pin_transition", "constrained_pin_transition"),
+    "power": ("power_lut_template", "input_transition_time", "total_output_net_capacitance"),
+}
+
+SENSES = {"positive": "positive_unate", "negative": "negative_unate", "either": "non_unate"}
+
+
+def write_liberty(library: "CellLibrary") -> str:
+    """Write a library as Liberty text.
+
+    Parameters
+    ----------
+    library : CellLibrary
+        Library to write; all of its cells are.
+
+    Returns
+    -------
+    str
+        The text; the same for equal libraries.
+    """
+    writer = _Writer()
+    cells = [line for cell in library.cells.values() for line in writer.cell(cell)]
+    head = [
+        f'library ("{library.name}") {{',
+        "  delay_model : table_lookup;",
+        '  time_unit : "1ns";',
+        '  voltage_unit : "1V";',
+        '  current_unit : "1mA";',
+        '  pulling_resistance_unit : "1kohm";',
+        '  leakage_power_unit : "1nW";',
+        "  capacitive_load_unit (1, ff);",
+        "  nom_process : 1;",
+        f"  nom_voltage : {library.voltage_v:g};",
+        f"  nom_temperature : {library.temperature_c:g};",
+        f"  default_max_transition : {writer.largest_slew:.6g};",
+    ]
+    return "\n".join([*head, *writer.templates(), *cells, "}", ""])
+
+
+class _Writer:
+    """Collects the table templates that the cells need while it writes them."""
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[str, tuple[float, ...], tuple[float, ...]], str] = {}
+        self.largest_slew = 0.0
+
+    def templates(self) -> Iterator[str]:
+        """Lines of all templates in the order of their first use."""
+        for (use, rows, columns), name in self._templates.items():
+            kind, row, column = VARIABLES[use]
+            yield f"  {kind} ({name}) {{"
+            axes = [(row, rows), (column, columns)]
+            # A variable without influence is left out; Liberty wants at least one.
+            used = [axis for axis in axes if len(axis[1]) > 1] or axes[:1]
+            for number, (variable, grid) in enumerate(used, start=1):
+                yield f"    variable_{number} : {variable};"
+                yield f"    index_{number} ({_quoted(grid)});"
+            yield "  }"
+
+    def cell(self, cell: "Cell") -> Iterator[str]:
+        """Lines of one cell."""
+        yield f'  cell ("{cell.name}") {{'
+        yield f"    area : {cell.area_um2:.6g};"
+        yield f"    cell_leakage_power : {cell.leakage_nw:.6g};"
+        for condition, power in cell.leakage_states:
+            yield f'    leakage_power () {{ when : "{condition}"; value : {power:.6g}; }}'
+        if cell.ff is not None:
+            yield f'    ff ("{cell.ff.state}", "{cell.ff.inverted_state}") {{'
+            inversion = "" if cell.ff.clock_edge == "rising" else "!"
+            yield f'      clocked_on : "{inversion}{cell.ff.clock}";'
+            yield f'      next_state : "{cell.ff.next_state}";'
+            for key in ("clear", "preset"):
+                function = getattr(cell.ff, key)
+                if function is not None:
+                    yield f'      {key} : "{function}";'
+            yield "    }"
+        for pin in cell.pins.values():
+            yield f'    pin ("{pin.name}") {{'
+            yield f"      direction : {pin.direction};"
+            yield from (
+                self._input(cell, pin) if pin.direction == "input" else self._output(cell, pin)
+            )
+            yield "    }"
+        yield "  }"
+
+    def _input(self, cell: "Cell", pin: "Pin") -> Iterator[str]:
+        yield f"      capacitance : {pin.cap_ff:.6g};"
+        yield f"      rise_capacitance : {pin.rise_cap_ff:.6g};"
+        yield f"      fall_capacitance : {pin.fall_cap_ff:.6g};"
+        if pin.is_clock:
+            yield "      clock : true;"
+        for arc in cell.setups:
+            if arc.pin != pin.name or cell.ff is None:
+                continue
+            yield "      timing () {"
+            yield f'        related_pin : "{arc.related}";'
+            yield f"        timing_type : setup_{cell.ff.clock_edge};"
+            yield from self._tables(
+                "setup", {"rise_constraint": arc.rise, "fall_constraint": arc.fall}
+            )
+            yield "      }"
+        passive = cell.passive.get(pin.name)
+        if passive is not None:
+            yield from self._power({}, passive, passive)
+        if pin.is_clock and cell.clock_idle is not None and cell.clock_active is not None:
+            changes = _change_condition(cell)
+            # The energy of a period is that of two edges.
+            idle, active = cell.clock_idle.scaled(0.5), cell.clock_active.scaled(0.5)
+            if changes is None:
+                yield from self._power({}, idle, idle)
+            else:
+                yield from self._power({"when": f"!({changes})"}, idle, idle)
+                yield from self._power({"when": changes}, active, active)
+
+    def _output(self, cell: "Cell", pin: "Pin") -> Iterator[str]:
+        yield f'      function : "{pin.function}";'
+        if pin.max_cap_ff is not None:
+            yield f"      max_capacitance : {pin.max_cap_ff:.6g};"
+        for arc in cell.arcs:
+            if arc.pin != pin.name:
+                continue
+            yield "      timing () {"
+            yield f'        related_pin : "{arc.related}";'
+            if arc.sense in SENSES:
+                yield f"        timing_sense : {SENSES[arc.sense]};"
+            else:
+                yield f"        timing_type : {arc.sense}_edge;"
+            delays = {
+                "cell_rise": arc.delay_rise,
+                "cell_fall": arc.delay_fall,
+                "rise_transition": arc.slew_rise,
+                "fall_transition": arc.slew_fall,
+            }
+            yield from self._tables("delay", delays)
+            yield "      }"
+            slews = (arc.slew_rise, arc.slew_fall)
+            for table in slews:
+                if table is not None:
+                    self.largest_slew = max(self.largest_slew, table.rows[-1])
+        for energy in cell.energies:
+            if energy.pin == pin.name:
+                related = {} if energy.related is None else {"related_pin": energy.related}
+                yield from self._power(related, energy.rise, energy.fall)
+
+    def _power(self, attributes: Mapping[str, str], rise: "Table", fall: "Table") -> Iterator[str]:
+        yield "      internal_power () {"
+        for key, value in attributes.items():
+            yield f'        {key} : "{value}";'
+        tables = {"rise_power": rise.scaled(FJ_PER_PJ), "fall_power": fall.scaled(FJ_PER_PJ)}
+        yield from self._tables("power", tables)
+        yield "      }"
+
+    def _tables(self, use: str, tables: "Mapping[str, Table | None]") -> Iterator[str]:
+        for kind, table in tables.items():
+            if table is None:
+                continue
+            if len(table.rows) == len(table.columns) == 1:
+                yield f'        {kind} (scalar) {{ values ("{table.values[0][0]:.6g}"); }}'
+                continue
+            template = self._templates.setdefault(
+                (use, table.rows, table.columns), f"{use}_{len(self._templates)}"
+            )
+            rows = table.values
+            if len(table.columns) == 1:
+                rows = (tuple(row[0] for row in rows),)
+            values = ", ".join(_quoted(row) for row in rows)
+            yield f"        {kind} ({template}) {{ values ({values}); }}"
+
+
+def _quoted(numbers: Iterable[float]) -> str:
+    return '"' + ", ".join(f"{number:.6g}" for number in numbers) + '"'
+
+
+def _change_condition(cell: "Cell") -> str | None:
+    """Condition on the pins of a flip-flop under which the next clock changes its state."""
+    if cell.ff is None:
+        return None
+    for pin in cell.pins.values():
+        if pin.function is None:
+            continue
+        inverted = str(pin.function) == cell.ff.inverted_state
+        if inverted or str(pin.function) == cell.ff.state:
+            held = f"(!{pin.name})" if inverted else pin.name
+            names = {cell.ff.state: held, cell.ff.inverted_state: f"(!{held})"}
+            return f"{cell.ff.next_state.renamed(names)} ^ {held}"
+    return None
