@@ -4,14 +4,19 @@ An accumulator (the paper of the tapered format calls it quire) holds the sum of
 without rounding; :meth:`golden.element.ElementSpec.requantise` then rounds once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import ElementSpec
+from golden.element import INT64_RANGE, ElementSpec, as_integers
+from golden.rounding import gather
 
-__all__ = ["accumulator_exp", "dot", "integer_matmul", "matmul", "quantise_bias"]
+__all__ = ["accumulator_exp", "dot", "matmul", "quantise_bias"]
+
+#: A floating-point type, and the magnitude up to which it holds every integer.
+EXACT_TYPES = ((np.float32, 1 << 24), (np.float64, 1 << 53))
 
 
 def accumulator_exp(weight_spec: ElementSpec, activation_spec: ElementSpec) -> int:
@@ -22,24 +27,33 @@ def accumulator_exp(weight_spec: ElementSpec, activation_spec: ElementSpec) -> i
 def quantise_bias(
     weight_spec: ElementSpec, activation_spec: ElementSpec, bias: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Start value of the accumulator: the bias in its units, rounded to the nearest, ties to even.
+    """Start value of an accumulator: a bias in its units, to the nearest integer, ties to even.
 
     Parameters
     ----------
     weight_spec, activation_spec : ElementSpec
         Formats of the operands.
     bias : array_like of float
-        Any shape; finite.
+        Any shape.
+
+    Returns
+    -------
+    ndarray of int64, of the shape of ``bias``
+        RNE(bias * 2**-accumulator_exp); tapered: RNE(bias * 2**(2 * (bits - 1) - scale_exp)),
+        spec/tapered.md, section 3 (chosen).
 
     Raises
     ------
     ValueError
-        If a bias is not finite or needs more than 62 bits.
+        If a bias is not finite or has no place in the accumulator.
     """
-    units = np.ldexp(np.asarray(bias, np.float64), -accumulator_exp(weight_spec, activation_spec))
-    if not np.all(np.abs(units) < 2.0**62):
-        raise ValueError("bias must be finite and below 2**62 units of the accumulator")
-    return np.rint(units).astype(np.int64)
+    numbers = np.asarray(bias, np.float64)
+    limit = np.ldexp(2.0**62, accumulator_exp(weight_spec, activation_spec))
+    good = np.abs(numbers) < limit
+    if not good.all():
+        raise ValueError(f"bias must be finite and below {limit}, not {numbers[~good][0]}")
+    scaled = np.ldexp(numbers, -accumulator_exp(weight_spec, activation_spec))
+    return np.asarray(np.rint(scaled), np.int64)
 
 
 def dot(
@@ -56,18 +70,26 @@ def dot(
     weight_spec, activation_spec : ElementSpec
         Formats of the codes.
     w_codes, a_codes : array_like of int, shape (..., K)
-        Codes; the leading axes broadcast.
+        Codes; the leading axes broadcast.  K may be 0.
     bias_q : array_like of int
-        Start value, broadcast against the result.
+        Start values, broadcast against the result.
 
     Returns
     -------
     ndarray of int64, shape (...)
         In units of ``2**accumulator_exp(weight_spec, activation_spec)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :meth:`matmul`.
     """
-    w = weight_spec.operands(w_codes).astype(np.int64)
-    a = activation_spec.operands(a_codes).astype(np.int64)
-    return np.einsum("...k,...k->...", w, a) + np.asarray(bias_q, np.int64)
+    w, a = np.asarray(w_codes), np.asarray(a_codes)
+    for name, codes in (("w_codes", w), ("a_codes", a)):
+        if codes.ndim < 1:
+            raise ValueError(f"{name} must have at least 1 axis, not 0")
+    _check_length(w.shape[-1], a.shape[-1])
+    return _accumulate(np.vecdot, weight_spec, activation_spec, w, a, bias_q)
 
 
 def matmul(
@@ -88,21 +110,60 @@ def matmul(
     a_codes : array_like of int, shape (..., K, N)
         Codes of the activations.
     bias_q : array_like of int
-        Start value, broadcast against the result: shape (M, 1) for one bias per row of weights.
+        Start values, broadcast against the result: shape (M, 1) for one per row of weights.
 
     Returns
     -------
     ndarray of int64, shape (..., M, N)
+        In units of ``2**accumulator_exp(weight_spec, activation_spec)``.
+
+    Raises
+    ------
+    TypeError
+        If codes or start values are not integers.
+    ValueError
+        If a code is out of range, the shapes do not fit, or a sum might leave 64 bits.
     """
-    w = weight_spec.operands(w_codes)
-    a = activation_spec.operands(a_codes)
-    return integer_matmul(w, a) + np.asarray(bias_q, np.int64)
+    w, a = np.asarray(w_codes), np.asarray(a_codes)
+    for name, codes in (("w_codes", w), ("a_codes", a)):
+        if codes.ndim < 2:
+            raise ValueError(f"{name} must have at least 2 axes, not {codes.ndim}")
+    _check_length(w.shape[-1], a.shape[-2])
+    return _accumulate(np.matmul, weight_spec, activation_spec, w, a, bias_q)
 
 
-def integer_matmul(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Exact product of two integer matrices, in floating point where it holds every sum."""
-    bound = int(np.abs(left).max(initial=0)) * int(np.abs(right).max(initial=0)) * left.shape[-1]
-    for dtype, limit in ((np.float32, 1 << 24), (np.float64, 1 << 53)):
-        if bound <= limit:
-            return (left.astype(dtype) @ right.astype(dtype)).astype(np.int64)
-    return left.astype(np.int64) @ right.astype(np.int64)
+def _check_length(w_length: int, a_length: int) -> None:
+    if w_length != a_length:
+        raise ValueError(f"w_codes and a_codes must have the same K, not {w_length} and {a_length}")
+
+
+def _accumulate(
+    operation: Callable[..., Any],
+    weight_spec: ElementSpec,
+    activation_spec: ElementSpec,
+    w_codes: npt.NDArray[Any],
+    a_codes: npt.NDArray[Any],
+    bias_q: npt.ArrayLike,
+) -> npt.NDArray[np.int64]:
+    """Sum products by ``operation``, in the narrowest type that holds every sum exactly."""
+    w_table, w_zeros = _stripped(weight_spec.operand_table)
+    a_table, a_zeros = _stripped(activation_spec.operand_table)
+    w = gather(w_table.astype(np.float64), weight_spec.checked_codes(w_codes))
+    a_codes = activation_spec.checked_codes(a_codes)
+    start = as_integers("bias_q", bias_q, *INT64_RANGE).astype(np.int64)
+
+    # No sum of any of the products, in any order, is larger than this.
+    largest = int(np.abs(w).sum(axis=-1).max(initial=0)) * int(np.abs(a_table).max())
+    start_largest = max(int(start.max(initial=0)), -int(start.min(initial=0)))
+    if (largest << w_zeros + a_zeros) + start_largest > INT64_RANGE[1]:
+        raise ValueError("accumulators must be below 2**63; use fewer products or a smaller bias_q")
+    dtype = next((dtype for dtype, limit in EXACT_TYPES if largest <= limit), np.int64)
+    sums = operation(w.astype(dtype), gather(a_table.astype(dtype), a_codes))
+    return start + (np.asarray(sums).astype(np.int64) << w_zeros + a_zeros)
+
+
+def _stripped(operands: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
+    """Operands without the low zero bits that all of them share, and the number of these bits."""
+    common = int(np.bitwise_or.reduce(operands))
+    zeros = (common & -common).bit_length() - 1
+    return operands >> zeros, zeros

@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
-from golden.rounding import BLOCK, IntegerRounder, ValueTable
+from golden.rounding import BLOCK, IntegerRounder, ValueTable, gather
 
 __all__ = [
+    "INT64_RANGE",
     "ElementFormat",
     "ElementSpec",
     "Method",
     "Role",
+    "as_integers",
     "check_int",
     "least_error",
     "parse_int",
@@ -33,6 +35,10 @@ Role = Literal["weights", "activations"]
 #: How parameters are chosen: by a search for the least mean squared error, or by the closed form
 #: of the paper.
 Method = Literal["sweep", "paper"]
+
+
+#: Limits of an accumulator.
+INT64_RANGE = (-(1 << 63), (1 << 63) - 1)
 
 
 class ElementSpec(ABC):
@@ -118,7 +124,7 @@ class ElementSpec(ABC):
         ValueError
             If a code is out of range.
         """
-        return self.value_table.astype(np.float32)[self.checked_codes(codes)]
+        return gather(_float32_values(self), self.checked_codes(codes))
 
     def quantise(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Values that ``x`` has after coding: ``decode(encode(x))``."""
@@ -126,7 +132,7 @@ class ElementSpec(ABC):
 
     def operands(self, codes: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """Integer value of ``codes`` in units of ``2**operand_exp``; arguments as in decode."""
-        return self.operand_table[self.checked_codes(codes)]
+        return gather(self.operand_table, self.checked_codes(codes))
 
     def accumulator_bits(self, length: int) -> int:
         """Bits of a signed integer that holds any sum of products.
@@ -174,21 +180,13 @@ class ElementSpec(ABC):
             If ``accumulators`` are not integers or ``exponent`` is not an int.
         """
         check_int("exponent", exponent, None, None)
-        integers = _as_integers("accumulators", accumulators).astype(np.int64)
-        if relu:
-            integers = np.maximum(integers, 0)
-        return _integer_rounder(self, self.operand_exp - exponent).encode(integers)
+        integers = as_integers("accumulators", accumulators, *INT64_RANGE)
+        rounder = _integer_rounder(self, self.operand_exp - exponent)
+        return rounder.encode(integers, relu=relu)
 
     def checked_codes(self, codes: npt.ArrayLike) -> npt.NDArray[Any]:
-        """``codes`` as an array, after a check of type and range."""
-        array = _as_integers("codes", codes)
-        largest = (1 << self.bits) - 1
-        if array.dtype.kind == "i" or np.iinfo(array.dtype).max > largest:
-            low, high = array.min(initial=0), array.max(initial=0)
-            if low < 0 or high > largest:
-                bad = low if low < 0 else high
-                raise ValueError(f"codes must be between 0 and {largest}, not {bad}")
-        return array
+        """``codes`` as an array; TypeError or ValueError as :meth:`decode` says."""
+        return as_integers("codes", codes, 0, (1 << self.bits) - 1)
 
 
 # Keyed by the spec, so that equal specs share their tables.
@@ -197,6 +195,11 @@ def _operand_table(spec: ElementSpec) -> npt.NDArray[np.int32]:
     table = spec.make_operands()
     table.flags.writeable = False
     return table
+
+
+@lru_cache(maxsize=64)
+def _float32_values(spec: ElementSpec) -> npt.NDArray[np.float32]:
+    return spec.value_table.astype(np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -313,10 +316,10 @@ class ElementFormat(ABC):
         if method not in get_args(Method):
             raise ValueError(f"method must be sweep or paper, not {method!r}")
         numbers = _as_floats("tensor", tensor)
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(numbers.astype(np.float32))
-        if not finite.all():
-            index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        limit = float(np.finfo(np.float32).max)
+        # The extremes of an array with a NaN are NaN, which compares with nothing.
+        if not (numbers.min(initial=0) >= -limit and numbers.max(initial=0) <= limit):
+            index = tuple(np.argwhere(~(np.abs(numbers) <= limit))[0].tolist())
             value = numbers[index]
             raise ValueError(f"tensor must be finite in binary32, not {value} at index {index}")
         return numbers
@@ -399,8 +402,14 @@ def _as_floats(name: str, x: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def _as_integers(name: str, x: npt.ArrayLike) -> npt.NDArray[Any]:
+def as_integers(name: str, x: npt.ArrayLike, low: int, high: int) -> npt.NDArray[Any]:
+    """``x`` as an array of integers, refused unless all are from ``low`` to ``high``."""
     array = np.asarray(x)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, not {array.dtype}")
+    limits = np.iinfo(array.dtype)
+    if limits.min < low or limits.max > high:
+        for extreme in (array.min(initial=0), array.max(initial=0)):
+            if not low <= extreme <= high:
+                raise ValueError(f"{name} must be between {low} and {high}, not {extreme}")
     return array

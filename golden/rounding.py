@@ -8,26 +8,30 @@ of a code, so that it shares no mistake with an encoder in hardware.
 Large arrays are rounded in blocks that stay in the cache, by one look-up per number.  For that, a
 number is first *narrowed to odd*: it loses its low bits, and the last bit that is left becomes 1
 if any of the lost ones was.  A narrowed number is even only if nothing was lost, so it still tells
-an exact tie, whose last bit is 0, from the numbers just above and just below.
+an exact tie, whose last bit is 0, from the numbers just above and just below.  Look-ups are built
+by searching the cuts, and are left out where no table of bearable size tells the cuts apart.
 """
 
 from fractions import Fraction
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK", "IntegerRounder", "ValueTable"]
+__all__ = ["BLOCK", "IntegerRounder", "ValueTable", "gather"]
 
-#: Numbers per block: the blocks of a look-up and its table share a second-level cache of 1 MiB.
+#: Numbers per block: a few blocks and a look-up table share a second-level cache of 1 MiB.
 BLOCK = 1 << 14
 
 #: Low bits of a binary32 number that narrowing drops.
 DROPPED = 15
-DROPPED_MASK = np.uint32((1 << DROPPED) - 1)
 
 #: Significant bits that a binary32 number may have to be even after narrowing.
 NARROW_PRECISION = 23 - DROPPED
+
+#: Most entries in a table of narrowed integers; the baseline of 16 bits needs half of them.
+MAX_TABLE = 1 << 19
 
 INT64 = np.iinfo(np.int64)
 
@@ -55,10 +59,9 @@ class ValueTable:
     """
 
     def __init__(self, values: npt.NDArray[np.float64], bits: int):
-        self.bits = bits
         self.values, first = np.unique(values, return_index=True)
         code_type = np.uint8 if bits <= 8 else np.uint16
-        self.codes: npt.NDArray[np.integer] = first.astype(code_type)
+        self.codes: npt.NDArray[np.unsignedinteger] = first.astype(code_type)
         self.tie_up = first[:-1] % 2 == 1
 
     @cached_property
@@ -73,26 +76,38 @@ class ValueTable:
         below = np.nextafter(rounded, rounded.dtype.type(-np.inf))
         return np.where(rounded > cuts, below, rounded)
 
-    def search(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.integer]:
+    def search(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.unsignedinteger]:
         """Codes nearest to ``x`` by binary search among the cuts; NaN counts as 0."""
-        # NaN compares with nothing; in place of it 0 is searched.
         numbers = np.where(np.isnan(x), x.dtype.type(0), x)
         return self.codes[np.searchsorted(self.cuts(x.dtype), numbers, side="left")]
 
     @cached_property
-    def narrow_codes(self) -> npt.NDArray[np.integer] | None:
+    def narrow_codes(self) -> npt.NDArray[np.unsignedinteger] | None:
         """Code by narrowed binary32 number; None if narrowing could move a number over a cut."""
         mantissa, _ = np.frexp(self.midpoints)
         units = np.ldexp(mantissa, NARROW_PRECISION)
         normal = np.abs(self.midpoints) >= np.finfo(np.float32).smallest_normal
         if np.any(units != np.rint(units)) or not np.all(normal | (self.midpoints == 0)):
             return None
-        # Number i stands for itself if i is even, and for an open interval around itself, in
-        # which there is no midpoint, if i is odd.
+        # Narrowed number i stands for itself if it is even; if it is odd, for the open interval
+        # between its neighbours, which has no midpoint inside and contains it.
         narrowed = np.arange(1 << 32 - DROPPED, dtype=np.uint32)
         return self.search((narrowed << np.uint32(DROPPED)).view(np.float32))
 
-    def encode(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.integer]:
+    @cached_property
+    def grid(self) -> "_Grid | None":
+        """Code by number narrowed to a grid on which midpoints are even; None if it is large."""
+        mantissa, exp = np.frexp(self.midpoints[self.midpoints != 0])
+        integers = np.ldexp(mantissa, 53).astype(np.int64)
+        _, trailing = np.frexp((integers & -integers).astype(np.float64))
+        step = 2.0 ** (int(np.min(exp - 53 + trailing - 1, initial=0)) - 1)
+        # One odd number more at either end stands for everything beyond; even low keeps parity.
+        low, high = int(self.midpoints[0] / step) - 2, int(self.midpoints[-1] / step) + 1
+        if high - low >= MAX_TABLE:
+            return None
+        return _Grid(step, low, high, self.search(np.arange(low, high + 1) * step))
+
+    def encode(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.unsignedinteger]:
         """Codes nearest to ``x``, ties as ``tie_up`` says; NaN counts as 0.
 
         Parameters
@@ -102,44 +117,64 @@ class ValueTable:
 
         Returns
         -------
-        ndarray of uint8 or uint16, of the shape of ``x``
-            Memory: the result and a few blocks.
+        ndarray of uint8 or uint16, of the shape and memory order of ``x``
+            Needs a few blocks of memory besides.
         """
-        codes = np.empty(x.shape, self.codes.dtype)
-        dtype = np.dtype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
-        table = self.narrow_codes if dtype == np.float32 else None
-        scratch = np.empty(BLOCK, np.uint32)
-        indices = np.empty(BLOCK, np.intp)
-        blocks = np.nditer(
-            [x, codes],
-            flags=["external_loop", "buffered", "zerosize_ok"],
-            op_flags=[["readonly"], ["writeonly"]],
-            op_dtypes=[dtype, codes.dtype],
-            order="C",
-            buffersize=BLOCK,
-        )
-        with blocks:
-            for numbers, result in blocks:
-                if table is None:
+        codes = np.empty_like(x, self.codes.dtype, subok=False)
+        if x.dtype.itemsize <= 4 and self.narrow_codes is not None:
+            self._encode_binary32(x, self.narrow_codes, codes)
+        elif self.grid is not None:
+            self._encode_grid(x, self.grid, codes)
+        else:
+            with _blocks(x, np.dtype(np.float64), codes) as blocks:
+                for numbers, result in blocks:
                     result[...] = self.search(numbers)
-                    continue
-                index = indices[: numbers.size]
-                index[...] = _narrow(numbers.view(np.uint32), scratch[: numbers.size])
-                # Every index is in the table; this mode saves the check.
-                table.take(index, out=result, mode="clip")
         return codes
 
+    @staticmethod
+    def _encode_binary32(
+        x: npt.NDArray[np.floating],
+        table: npt.NDArray[np.unsignedinteger],
+        codes: npt.NDArray[np.unsignedinteger],
+    ) -> None:
+        narrow = np.empty(BLOCK, np.uint32)
+        indices = np.empty(BLOCK, np.intp)
+        with _blocks(x, np.dtype(np.float32), codes) as blocks:
+            for numbers, result in blocks:
+                index = indices[: numbers.size]
+                index[...] = _narrow(numbers.view(np.uint32), DROPPED, narrow[: numbers.size])
+                # No index is out of range; this mode saves the check.
+                table.take(index, out=result, mode="clip")
 
-def _narrow(
-    patterns: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]
-) -> npt.NDArray[np.uint32]:
-    """Narrow binary32 patterns to odd."""
-    # Adding the mask carries into the lowest kept bit if any dropped bit is set.  There the sum
-    # holds nothing else, so that it can be merged with the pattern itself.
-    np.bitwise_and(patterns, DROPPED_MASK, out=out)
-    np.add(out, DROPPED_MASK, out=out)
-    np.bitwise_or(out, patterns, out=out)
-    return np.right_shift(out, np.uint32(DROPPED), out=out)
+    @staticmethod
+    def _encode_grid(
+        x: npt.NDArray[np.floating], grid: "_Grid", codes: npt.NDArray[np.unsignedinteger]
+    ) -> None:
+        scaled_block, floor_block = np.empty(BLOCK), np.empty(BLOCK)
+        indices = np.empty(BLOCK, np.intp)
+        # Scaling by a power of two is exact but for numbers far below the grid, and for those that
+        # become infinite and are clipped.
+        with np.errstate(over="ignore"), _blocks(x, np.dtype(np.float64), codes) as blocks:
+            for numbers, result in blocks:
+                size = numbers.size
+                scaled = np.multiply(numbers, 1 / grid.step, out=scaled_block[:size])
+                np.copyto(scaled, 0, where=np.isnan(scaled))
+                np.clip(scaled, grid.low, grid.high, out=scaled)
+                floor = np.floor(scaled, out=floor_block[:size])
+                inexact = floor != scaled
+                index = indices[:size]
+                index[...] = np.subtract(floor, grid.low, out=floor)
+                np.bitwise_or(index, inexact, out=index)
+                grid.codes.take(index, out=result, mode="clip")
+
+
+class _Grid(NamedTuple):
+    """Codes by multiple of ``step``, from ``low`` (even) to ``high``."""
+
+    step: float
+    low: int
+    high: int
+    codes: npt.NDArray[np.unsignedinteger]
 
 
 class IntegerRounder:
@@ -156,17 +191,118 @@ class IntegerRounder:
     """
 
     def __init__(self, operands: npt.NDArray[np.integer], table: ValueTable, shift: int):
-        self.codes = table.codes
-        cuts = []
-        for low, high, up in zip(
-            operands[:-1].tolist(), operands[1:].tolist(), table.tie_up.tolist(), strict=True
-        ):
-            # Python's integers, because a shift may leave 64 bits.
-            midpoint = Fraction(low + high, 2) * Fraction(2) ** shift
-            cut = -(-midpoint // 1) - 1 if up else midpoint // 1
-            cuts.append(min(max(cut, INT64.min), INT64.max))
-        self.cuts = np.array(cuts, np.int64)
+        # Exact rationals: a shift may be negative, and may leave 64 bits.
+        unit = Fraction(2) ** shift
+        sums = (operands[:-1] + operands[1:]).tolist()
+        midpoints = [Fraction(total, 2) * unit for total in sums]
+        cuts = [
+            -(-midpoint // 1) - 1 if up else midpoint // 1
+            for midpoint, up in zip(midpoints, table.tie_up, strict=True)
+        ]
+        # No int64 lies on the lower side of a cut below all of them, or beyond one above.
+        self.codes = table.codes[sum(cut < INT64.min for cut in cuts) :]
+        self.cuts = np.array([cut for cut in cuts if INT64.min <= cut <= INT64.max], np.int64)
 
-    def encode(self, integers: npt.NDArray[np.int64]) -> npt.NDArray[np.integer]:
-        """Codes nearest to ``integers``, of the same shape; ties as the table says."""
+        # Midpoints are multiples of half a unit; one more bit stays for the odd numbers.
+        self.dropped = max(shift - 2, 0)
+        # One narrowed number more at either end stands for everything beyond.
+        self.low = -(-midpoints[0] // (1 << self.dropped)) - 1
+        self.high = midpoints[-1] // (1 << self.dropped) + 1
+
+    def search(self, integers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
+        """Codes nearest to ``integers`` by binary search among the cuts."""
         return self.codes[np.searchsorted(self.cuts, integers, side="left")]
+
+    @cached_property
+    def narrow_codes(self) -> npt.NDArray[np.unsignedinteger] | None:
+        """Code by narrowed integer from ``low`` on; None if that is a large table."""
+        fits = INT64.min <= self.low << self.dropped and self.high << self.dropped <= INT64.max
+        if self.high - self.low >= MAX_TABLE or not fits:
+            return None
+        return self.search(np.arange(self.low, self.high + 1, dtype=np.int64) << self.dropped)
+
+    def encode(
+        self, integers: npt.NDArray[np.integer], *, relu: bool = False
+    ) -> npt.NDArray[np.unsignedinteger]:
+        """Codes nearest to ``integers``, ties as the table says.
+
+        Parameters
+        ----------
+        integers : ndarray of int
+            Of any shape and strides; must fit int64.
+        relu : bool
+            Replace negative integers by 0 first.
+
+        Returns
+        -------
+        ndarray of uint8 or uint16, of the shape and memory order of ``integers``
+            Needs a few blocks of memory besides.
+        """
+        codes = np.empty_like(integers, self.codes.dtype, subok=False)
+        table = self.narrow_codes
+        rectified = np.empty(BLOCK, np.int64)
+        indices = np.empty(BLOCK, np.int64)
+        with _blocks(integers, np.dtype(np.int64), codes) as blocks:
+            for numbers, result in blocks:
+                if relu:
+                    numbers = np.maximum(numbers, 0, out=rectified[: numbers.size])
+                if table is None:
+                    result[...] = self.search(numbers)
+                    continue
+                index = indices[: numbers.size]
+                if self.dropped:
+                    numbers = _narrow(numbers, self.dropped, out=index)
+                np.clip(numbers, self.low, self.high, out=index)
+                np.subtract(index, self.low, out=index)
+                table.take(index, out=result, mode="clip")
+        return codes
+
+
+def gather(table: npt.NDArray[Any], codes: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
+    """Entry of a table for each code.
+
+    Parameters
+    ----------
+    table : ndarray, shape (count,)
+        Entries by code.
+    codes : ndarray of int
+        Of any shape and strides; below ``count``.
+
+    Returns
+    -------
+    ndarray, of the type of ``table``, and of the shape and memory order of ``codes``
+        Needs a few blocks of memory besides.
+    """
+    entries = np.empty_like(codes, table.dtype, subok=False)
+    with _blocks(codes, np.dtype(np.intp), entries) as blocks:
+        for index, result in blocks:
+            table.take(index, out=result, mode="clip")
+    return entries
+
+
+def _blocks(source: npt.NDArray[Any], dtype: np.dtype[Any], result: npt.NDArray[Any]) -> np.nditer:
+    """Pairs of one-dimensional blocks: of ``source`` cast to ``dtype``, and of ``result``."""
+    return np.nditer(
+        [source, result],
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=[["readonly"], ["writeonly"]],
+        op_dtypes=[dtype, result.dtype],
+        # Unsigned 64-bit codes become signed indices; the caller has checked their range.
+        casting="same_kind",
+        buffersize=BLOCK,
+    )
+
+
+def _narrow(
+    numbers: npt.NDArray[np.integer], dropped: int, out: npt.NDArray[np.integer]
+) -> npt.NDArray[np.integer]:
+    """Narrow bit patterns or integers to odd: drop low bits, the last bit kept shows if any was 1.
+
+    ``out`` must not share memory with ``numbers``.
+    """
+    mask = numbers.dtype.type((1 << dropped) - 1)
+    # Adding the mask carries into the lowest bit kept if any of those dropped is 1.
+    np.bitwise_and(numbers, mask, out=out)
+    np.add(out, mask, out=out)
+    np.bitwise_or(out, numbers, out=out)
+    return np.right_shift(out, numbers.dtype.type(dropped), out=out)
