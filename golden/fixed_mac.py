@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from golden.mac import MacSpec, check_integer
+from golden.element import check_int
+from golden.fixed import FixedSpec
+from golden.mac import MacSpec, check_format
 
 __all__ = ["FixedMacSpec"]
 
@@ -23,7 +25,7 @@ class FixedMacSpec(MacSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("bits", self.bits, 2, 16)
+        check_int("bits", self.bits, 2, 16)
 
     @property
     def operand_max(self) -> int:
@@ -44,3 +46,22 @@ class FixedMacSpec(MacSpec):
     def label(self) -> str:
         """Parameters of the units, as they appear in module names."""
         return f"b{self.bits}"
+
+    def settings(
+        self, weights: FixedSpec, activations: FixedSpec, result: FixedSpec
+    ) -> dict[str, int]:
+        """Run-time settings of a layer by port of the array."""
+        for name, spec in (("weights", weights), ("activations", activations), ("result", result)):
+            check_format(name, spec, FixedSpec, self.bits)
+        shift = weights.frac_bits + activations.frac_bits - result.frac_bits
+        largest = (1 << self.shift_width) - 1
+        if not 0 <= shift <= largest:
+            raise ValueError(
+                f"weights.frac_bits + activations.frac_bits - result.frac_bits must be between 0 "
+                f"and {largest}, not {shift}"
+            )
+        return {"result_shift": shift}
+
+    def sum_exp(self, weights: FixedSpec, activations: FixedSpec) -> int:
+        """Exponent of the last place of the sum to which the bias is added."""
+        return weights.operand_exp + activations.operand_exp

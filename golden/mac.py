@@ -1,29 +1,16 @@
-"""What every multiply-accumulate hardware of this project has to state, whatever its number system."""
+"""What multiply-accumulate hardware has to state, whatever its number system."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-__all__ = ["ArraySpec", "MacSpec", "check_integer"]
+from golden.element import ElementSpec, check_int
 
-
-def check_integer(name: str, value: object, low: int, high: int) -> None:
-    """Refuse ``value`` unless it is an integer between ``low`` and ``high``.
-
-    Raises
-    ------
-    TypeError
-        If ``value`` is not an ``int``.
-    ValueError
-        If it is out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
+__all__ = ["ArraySpec", "MacSpec", "check_format"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MacSpec:
+class MacSpec(ABC):
     """Widths of an exact multiply-accumulate unit; number systems derive their own from it.
 
     Parameters
@@ -41,13 +28,47 @@ class MacSpec:
     #: Stem of the number system.
     stem: ClassVar[str]
 
+    #: Bits by which a bias is finer than a product.
+    bias_fraction_bits: ClassVar[int] = 0
+
     def __post_init__(self) -> None:
-        check_integer("length", self.length, 1, 1 << 20)
+        check_int("length", self.length, 1, 1 << 20)
 
     @property
+    @abstractmethod
     def operand_max(self) -> int:
         """Largest magnitude of a decoded operand, in units of its last place."""
-        raise TypeError(f"{type(self).__name__} does not define operand_max")
+
+    @property
+    @abstractmethod
+    def operand_width(self) -> int:
+        """Bits of a decoded operand."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Parameters of the units, as they appear in module names."""
+
+    @abstractmethod
+    def settings(self, weights: Any, activations: Any, result: Any) -> dict[str, int]:
+        """Run-time settings of a layer by port of the array.
+
+        Parameters
+        ----------
+        weights, activations, result : ElementSpec
+            Formats of both operands and of the codes that leave.
+
+        Raises
+        ------
+        TypeError
+            If a format is of another number system.
+        ValueError
+            If this hardware has no setting for a format.
+        """
+
+    @abstractmethod
+    def sum_exp(self, weights: Any, activations: Any) -> int:
+        """Exponent of the last place of the sum to which the bias is added."""
 
     @property
     def product_width(self) -> int:
@@ -58,6 +79,11 @@ class MacSpec:
     def accumulator_width(self) -> int:
         """Bits of a signed sum of ``length`` products of the largest magnitude."""
         return (self.length * self.operand_max**2).bit_length() + 1
+
+    @property
+    def sum_width(self) -> int:
+        """Bits of an accumulator with its bias, which counts as one of the products."""
+        return self.accumulator_width + self.bias_fraction_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +115,25 @@ class ArraySpec:
     def __post_init__(self) -> None:
         if not isinstance(self.mac, MacSpec):
             raise TypeError(f"mac must be a MacSpec, not {self.mac!r}")
-        check_integer("rows", self.rows, 1, 256)
-        check_integer("cols", self.cols, 1, 256)
+        check_int("rows", self.rows, 1, 256)
+        check_int("cols", self.cols, 1, 256)
         if self.decoders not in ("edge", "pe"):
             raise ValueError(f"decoders must be 'edge' or 'pe', not {self.decoders!r}")
         if not isinstance(self.zero_gating, bool):
             raise TypeError(f"zero_gating must be a bool, not {self.zero_gating!r}")
+
+
+def check_format(name: str, spec: object, kind: type[ElementSpec], bits: int) -> None:
+    """Refuse ``spec`` unless it is a ``kind`` of ``bits`` bits.
+
+    Raises
+    ------
+    TypeError
+        If it is of another number system.
+    ValueError
+        If it has another number of bits.
+    """
+    if not isinstance(spec, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, not {spec!r}")
+    if spec.bits != bits:
+        raise ValueError(f"{name}.bits must be {bits}, not {spec.bits}")

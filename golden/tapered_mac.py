@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from golden.mac import MacSpec, check_integer
+from golden.element import check_int
+from golden.mac import MacSpec, check_format
+from golden.tapered import TaperedSpec
 
 __all__ = ["TaperedMacSpec"]
 
@@ -35,11 +37,14 @@ class TaperedMacSpec(MacSpec):
 
     stem = "tapered"
 
+    #: A bias is in units of 2**(-2 * (bits - 1)) before the scale (spec/tapered.md, section 3).
+    bias_fraction_bits = 2
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("bits", self.bits, 3, 16)
-        check_integer("min_run", self.min_run, 1, self.bits)
-        check_integer("max_run", self.max_run, self.min_run, self.bits)
+        check_int("bits", self.bits, 3, 16)
+        check_int("min_run", self.min_run, 1, self.bits)
+        check_int("max_run", self.max_run, self.min_run, self.bits)
         if self.form not in ("significand", "integer"):
             raise ValueError(f"form must be 'significand' or 'integer', not {self.form!r}")
 
@@ -99,3 +104,36 @@ class TaperedMacSpec(MacSpec):
         """Parameters of the units, as they appear in module names."""
         form = "" if self.form == "significand" else "_integer"
         return f"b{self.bits}_r{self.min_run}to{self.max_run}{form}"
+
+    def settings(
+        self, weights: TaperedSpec, activations: TaperedSpec, result: TaperedSpec
+    ) -> dict[str, int]:
+        """Run-time settings of a layer by port of the array."""
+        for name, spec in (("weights", weights), ("activations", activations), ("result", result)):
+            check_format(name, spec, TaperedSpec, self.bits)
+        for name, spec in (("weights", weights), ("activations", activations)):
+            if not self.min_run <= spec.max_run <= self.max_run:
+                raise ValueError(
+                    f"{name}.max_run must be between {self.min_run} and {self.max_run}, "
+                    f"not {spec.max_run}"
+                )
+        limit = 1 << self.scale_width - 1
+        scale_exp = self.sum_exp(weights, activations) - result.scale_exp
+        scale_exp += 2 * (self.bits - 2) + self.bias_fraction_bits
+        if not -limit <= scale_exp < limit:
+            raise ValueError(
+                f"scale_exp of weights and activations less that of the result must be between "
+                f"{-limit} and {limit - 1}, not {scale_exp}"
+            )
+        return {
+            "activation_run_limit": activations.max_run - 1,
+            "weight_run_limit": weights.max_run - 1,
+            "result_run_limit": result.max_run - 1,
+            "result_scale_exp": scale_exp,
+        }
+
+    def sum_exp(self, weights: TaperedSpec, activations: TaperedSpec) -> int:
+        """Exponent of the last place of the sum to which the bias is added."""
+        unit = -2 * (self.bits - 2) - self.bias_fraction_bits
+        doubled = (weights.max_run == 1) + (activations.max_run == 1)
+        return unit + weights.scale_exp + activations.scale_exp - doubled

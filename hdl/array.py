@@ -5,81 +5,102 @@ The array is built in levels, so that every module stays small: :class:`Processi
 accumulators leave through one :class:`Drain` per column.
 """
 
-from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
+from typing import Any
+
+from amaranth.hdl import Const, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.mac import ArraySpec
 from hdl.datapath import Datapath
 from hdl.hierarchy import place
+from hdl.mac import Finish, place_decoder
 
 __all__ = ["ArrayRow", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
+
+#: The two operands of a product, as they appear in the names of ports.
+ROLES = ("activation", "weight")
+
+
+def travelling_shape(datapath: Datapath, spec: ArraySpec) -> ShapeLike:
+    """Shape of what travels from one processing element to the next: operands or codes."""
+    return unsigned(spec.mac.bits) if spec.decoders == "pe" else datapath.operand
+
+
+def element_config(datapath: Datapath, spec: ArraySpec) -> dict[str, ShapeLike]:
+    """Ports of a processing element for the settings of the decoders in it."""
+    if spec.decoders == "edge":
+        return {}
+    return {
+        f"{role}_{name}": shape for role in ROLES for name, shape in datapath.decoder_config.items()
+    }
+
+
+def variant(spec: ArraySpec) -> str:
+    """Options of ``spec`` that change a processing element, for module names."""
+    decoding = "_decoding" if spec.decoders == "pe" else ""
+    gated = "_gated" if spec.zero_gating else ""
+    return f"{decoding}{gated}_{spec.mac.label}_a{spec.mac.accumulator_width}"
 
 
 class ProcessingElement(wiring.Component):
     """Multiply-accumulate cell: passes its operands on and owns one accumulator.
 
     An operand that enters in cycle t leaves in cycle t + 1, and its product is part of
-    ``accumulator`` in cycle t + 1 + :attr:`latency`.
+    ``accumulator`` from cycle t + 1 + :attr:`latency` on.
 
     Parameters
     ----------
     datapath : Datapath
         Number system.
-    decoders : bool
-        Whether codes come in and are decoded here.
-    zero_gating : bool
-        Whether multiplier and accumulator stand still for a product with a zero operand.
+    spec : ArraySpec
+        Options; its size does not matter here.
 
     Members
     -------
     activation, weight : In(operand)
-        Operands, or codes if ``decoders``.
+        Operands, or codes if they are decoded here.
     activation_out, weight_out : Out(operand)
         The same, one cycle later.
     drain : In(1)
         Take ``accumulator_in`` instead of adding a product.
     accumulator_in, accumulator : In, Out(signed(accumulator_width))
         Chain through which accumulators leave.
+    activation_*, weight_* : In
+        Settings of the decoders, if they are here.
     """
 
+    activation: Any
+    weight: Any
+    activation_out: Any
+    weight_out: Any
     drain: Signal
     accumulator_in: Signal
     accumulator: Signal
 
-    def __init__(self, datapath: Datapath, *, decoders: bool = False, zero_gating: bool = False):
+    def __init__(self, datapath: Datapath, spec: ArraySpec):
         self.datapath = datapath
-        self.decoders = decoders
-        self.zero_gating = zero_gating
-        spec = datapath.spec
-        width = spec.accumulator_width
-        self.operand: ShapeLike = unsigned(spec.bits) if decoders else datapath.operand
-        self.config = datapath.decoder_config if decoders else {}
-        self.module_name = (
-            f"{spec.stem}_pe{'_decoding' if decoders else ''}{'_gated' if zero_gating else ''}"
-            f"_{spec.label}_a{width}"
-        )
+        self.spec = spec
+        self.module_name = f"{spec.mac.stem}_pe{variant(spec)}"
+        operand = travelling_shape(datapath, spec)
+        width = spec.mac.accumulator_width
         super().__init__(
             {
-                "activation": In(self.operand),
-                "weight": In(self.operand),
-                "activation_out": Out(self.operand),
-                "weight_out": Out(self.operand),
+                "activation": In(operand),
+                "weight": In(operand),
+                "activation_out": Out(operand),
+                "weight_out": Out(operand),
                 "drain": In(1),
                 "accumulator_in": In(signed(width)),
                 "accumulator": Out(signed(width)),
             }
-            | {
-                f"{role}_{name}": In(shape)
-                for role in ("activation", "weight")
-                for name, shape in self.config.items()
-            }
+            | {port: In(shape) for port, shape in element_config(datapath, spec).items()}
         )
 
     @property
     def latency(self) -> int:
         """Cycles from an operand register to the accumulator."""
-        return 2 if self.zero_gating else 1
+        return 2 if self.spec.zero_gating else 1
 
     def elaborate(self, platform):
         m = Module()
@@ -89,53 +110,49 @@ class ProcessingElement(wiring.Component):
             self.weight_out.eq(self.weight),
         ]
 
-        # The multiplier's own operand registers, if it is to keep the old ones.
-        if self.zero_gating:
+        accumulate: Value = Const(1)
+        factors = {"activation": self.activation_out, "weight": self.weight_out}
+        if self.spec.zero_gating:
+            # The multiplier has operand registers of its own, which keep the old operands.
+            operand = travelling_shape(self.datapath, self.spec)
+            held = {role: Signal(operand, name=f"{role}_held") for role in ROLES}
             nonzero = Signal()
-            accumulate = Signal()
-            factors = {
-                role: Signal(self.operand, name=f"{role}_held") for role in ("activation", "weight")
-            }
+            accumulate = Signal(name="accumulate")
             m.d.comb += nonzero.eq(
-                _bits(self.activation_out).any() & _bits(self.weight_out).any(),
+                Value.cast(factors["activation"]).any() & Value.cast(factors["weight"]).any()
             )
             m.d.sync += accumulate.eq(nonzero)
             with m.If(nonzero):
-                m.d.sync += [
-                    factors["activation"].eq(self.activation_out),
-                    factors["weight"].eq(self.weight_out),
-                ]
-        else:
-            accumulate = None
-            factors = {"activation": self.activation_out, "weight": self.weight_out}
+                m.d.sync += [held[role].eq(factors[role]) for role in ROLES]
+            factors = held
 
-        for role, factor in factors.items():
-            if self.decoders and (decoder := self.datapath.decoder()) is not None:
-                place(m, f"{role}_decoder", decoder, platform)
-                m.d.comb += decoder.code.eq(factor)
-                for name in self.config:
-                    m.d.comb += getattr(decoder, name).eq(getattr(self, f"{role}_{name}"))
-                factor = decoder.operand
+        for role in ROLES:
+            factor = factors[role]
+            if self.spec.decoders == "pe":
+                factor = place_decoder(
+                    m, platform, self, self.datapath, role, f"{role}_decoder", factor
+                )
             m.d.comb += getattr(product, role).eq(factor)
 
-        total = self.accumulator + product.term
-        if hasattr(product, "carry"):
-            total += product.carry
-        # The accumulator is wide enough for the longest dot product, see MacSpec.
+        # Wide enough for the longest dot product, see MacSpec.
+        total = Signal.like(self.accumulator)
+        m.d.comb += total.eq(self.accumulator + product.term + getattr(product, "carry", 0))
         with m.If(self.drain):
             m.d.sync += self.accumulator.eq(self.accumulator_in)
-        with m.Elif(1 if accumulate is None else accumulate):
+        with m.Elif(accumulate):
             m.d.sync += self.accumulator.eq(total)
         return m
 
 
-def _bits(operand):
-    """Plain value of an operand, which may be a view."""
-    return operand.as_value() if isinstance(operand, data.View) else operand
-
-
 class ArrayRow(wiring.Component):
     """One row of processing elements: activations run along it, weights and sums across it.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+    spec : ArraySpec
+        Columns and options.
 
     Members
     -------
@@ -147,53 +164,41 @@ class ArrayRow(wiring.Component):
         For all processing elements.
     accumulators_in, accumulators : In, Out(ArrayLayout(signed(accumulator_width), cols))
         From the row above, to the row below.
-
-    Parameters
-    ----------
-    datapath : Datapath
-        Number system.
-    spec : ArraySpec
-        Size and options.
+    activation_*, weight_* : In
+        Settings of the decoders, if they are in the processing elements.
     """
 
+    activation: Any
+    weights: Any
+    weights_out: Any
     drain: Signal
+    accumulators_in: Any
+    accumulators: Any
 
     def __init__(self, datapath: Datapath, spec: ArraySpec):
         self.datapath = datapath
         self.spec = spec
-        self.element = ProcessingElement(
-            datapath, decoders=spec.decoders == "pe", zero_gating=spec.zero_gating
-        )
-        operands = data.ArrayLayout(self.element.operand, spec.cols)
-        sums = data.ArrayLayout(signed(datapath.spec.accumulator_width), spec.cols)
-        self.module_name = self.element.module_name.replace("_pe", f"_row_c{spec.cols}", 1)
+        self.module_name = f"{spec.mac.stem}_row_c{spec.cols}{variant(spec)}"
+        operand = travelling_shape(datapath, spec)
+        operands = data.ArrayLayout(operand, spec.cols)
+        sums = data.ArrayLayout(signed(spec.mac.accumulator_width), spec.cols)
         super().__init__(
             {
-                "activation": In(self.element.operand),
+                "activation": In(operand),
                 "weights": In(operands),
                 "weights_out": Out(operands),
                 "drain": In(1),
                 "accumulators_in": In(sums),
                 "accumulators": Out(sums),
             }
-            | {
-                f"{role}_{name}": In(shape)
-                for role in ("activation", "weight")
-                for name, shape in self.element.config.items()
-            }
+            | {port: In(shape) for port, shape in element_config(datapath, spec).items()}
         )
 
     def elaborate(self, platform):
         m = Module()
         activation = self.activation
         for col in range(self.spec.cols):
-            # The first one was made to know the ports; the others are the same.
-            element = self.element if col == 0 else ProcessingElement(
-                self.datapath,
-                decoders=self.element.decoders,
-                zero_gating=self.element.zero_gating,
-            )
-            place(m, f"pe_{col}", element, platform)
+            element = place(m, f"pe_{col}", ProcessingElement(self.datapath, self.spec), platform)
             m.d.comb += [
                 element.activation.eq(activation),
                 element.weight.eq(self.weights[col]),
@@ -202,10 +207,8 @@ class ArrayRow(wiring.Component):
                 self.weights_out[col].eq(element.weight_out),
                 self.accumulators[col].eq(element.accumulator),
             ]
-            for role in ("activation", "weight"):
-                for name in element.config:
-                    port = f"{role}_{name}"
-                    m.d.comb += getattr(element, port).eq(getattr(self, port))
+            for port in element_config(self.datapath, self.spec):
+                m.d.comb += getattr(element, port).eq(getattr(self, port))
             activation = element.activation_out
         return m
 
@@ -225,6 +228,9 @@ class Skew(wiring.Component):
     lanes : int
         Number of lanes.
     """
+
+    i: Any
+    o: Any
 
     def __init__(self, width: int, lanes: int):
         self.width = width
@@ -259,8 +265,8 @@ class Drain(wiring.Component):
         Load it.
     give : In(1)
         Load ``code`` with what was taken before.
-    bias : In(signed(accumulator_width))
-        Added to the sum, in units of its last place.
+    bias : In(signed(sum_width))
+        Added to the sum, in units of 2**MacSpec.sum_exp.
     relu : In(1)
         Replace negative sums by zero.
     code : Out(bits)
@@ -289,7 +295,7 @@ class Drain(wiring.Component):
                 "accumulator": In(signed(width)),
                 "take": In(1),
                 "give": In(1),
-                "bias": In(signed(width)),
+                "bias": In(signed(spec.sum_width)),
                 "relu": In(1),
                 "code": Out(spec.bits),
             }
@@ -298,20 +304,20 @@ class Drain(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        encoder = place(m, "encoder", self.datapath.encoder(), platform)
+        finish = place(m, "finish", Finish(self.datapath), platform)
         taken = Signal.like(self.accumulator)
-        # The bias counts as a product, so the sum is within the accumulator's range.
-        total = Signal.like(self.accumulator)
         with m.If(self.take):
             m.d.sync += taken.eq(self.accumulator)
         with m.If(self.give):
-            m.d.sync += self.code.eq(encoder.code)
+            m.d.sync += self.code.eq(finish.code)
         m.d.comb += [
-            total.eq(taken + self.bias),
-            encoder.accumulator.eq(Mux(self.relu & total[-1], 0, total)),
+            finish.accumulator.eq(taken),
+            finish.bias.eq(self.bias),
+            finish.relu.eq(self.relu),
         ]
         for name in self.datapath.encoder_config:
-            m.d.comb += getattr(encoder, name).eq(getattr(self, f"result_{name}"))
+            port = f"result_{name}"
+            m.d.comb += getattr(finish, port).eq(getattr(self, port))
         return m
 
 
@@ -328,8 +334,9 @@ class SystolicArray(wiring.Component):
         Codes of all rows and all columns for one product; ``last`` ends the tile.
     o : Out(stream.Signature({"codes", "last"}))
         Codes of all columns, one row at a time, bottom row first; ``last`` with row 0.
-    bias : In(ArrayLayout(signed(accumulator_width), cols))
-        Start value of each column's sums, in units of their last place.
+    bias : In(ArrayLayout(signed(sum_width), cols))
+        Added to each column's sums, in units of 2**MacSpec.sum_exp.  A bias counts as one of
+        the products that the accumulators are sized for.
     relu : In(1)
         Whether negative sums become zero before they are rounded.
     activation_*, weight_*, result_* : In
@@ -352,6 +359,7 @@ class SystolicArray(wiring.Component):
 
     i: stream.Interface
     o: stream.Interface
+    bias: Any
     relu: Signal
 
     def __init__(self, datapath: Datapath, spec: ArraySpec):
@@ -364,14 +372,10 @@ class SystolicArray(wiring.Component):
         mac = spec.mac
         self.config = {
             f"{role}_{name}": shape
-            for role in ("activation", "weight")
+            for role in ROLES
             for name, shape in datapath.decoder_config.items()
         } | {f"result_{name}": shape for name, shape in datapath.encoder_config.items()}
-        self.module_name = (
-            f"{mac.stem}_array_{spec.rows}x{spec.cols}"
-            f"{'_decoding' if spec.decoders == 'pe' else ''}"
-            f"{'_gated' if spec.zero_gating else ''}_{mac.label}_a{mac.accumulator_width}"
-        )
+        self.module_name = f"{mac.stem}_array_{spec.rows}x{spec.cols}{variant(spec)}"
         code = unsigned(mac.bits)
         super().__init__(
             {
@@ -391,7 +395,7 @@ class SystolicArray(wiring.Component):
                         data.StructLayout({"codes": data.ArrayLayout(code, spec.cols), "last": 1})
                     )
                 ),
-                "bias": In(data.ArrayLayout(signed(mac.accumulator_width), spec.cols)),
+                "bias": In(data.ArrayLayout(signed(mac.sum_width), spec.cols)),
                 "relu": In(1),
             }
             | {name: In(shape) for name, shape in self.config.items()}
@@ -418,7 +422,7 @@ class SystolicArray(wiring.Component):
         m = Module()
         spec, bits = self.spec, self.spec.mac.bits
 
-        state = self._control(m)
+        shift, give = self._control(m)
 
         # A pause is a vector of zero codes: their products change nothing.
         enter = Signal()
@@ -436,16 +440,14 @@ class SystolicArray(wiring.Component):
         sums = [0] * spec.cols
         for row in range(spec.rows):
             line = place(m, f"row_{row}", ArrayRow(self.datapath, spec), platform)
-            m.d.comb += [line.activation.eq(edges["activation"][row]), line.drain.eq(state.shift)]
+            m.d.comb += [line.activation.eq(edges["activation"][row]), line.drain.eq(shift)]
             for col in range(spec.cols):
                 m.d.comb += [
                     line.weights[col].eq(weights[col]),
                     line.accumulators_in[col].eq(sums[col]),
                 ]
-            for role in ("activation", "weight"):
-                for name in line.element.config:
-                    port = f"{role}_{name}"
-                    m.d.comb += getattr(line, port).eq(getattr(self, port))
+            for port in element_config(self.datapath, spec):
+                m.d.comb += getattr(line, port).eq(getattr(self, port))
             weights = [line.weights_out[col] for col in range(spec.cols)]
             sums = [line.accumulators[col] for col in range(spec.cols)]
 
@@ -453,8 +455,8 @@ class SystolicArray(wiring.Component):
             drain = place(m, f"drain_{col}", Drain(self.datapath), platform)
             m.d.comb += [
                 drain.accumulator.eq(sums[col]),
-                drain.take.eq(state.shift),
-                drain.give.eq(state.give),
+                drain.take.eq(shift),
+                drain.give.eq(give),
                 drain.bias.eq(self.bias[col]),
                 drain.relu.eq(self.relu),
                 self.o.p.codes[col].eq(drain.code),
@@ -466,27 +468,15 @@ class SystolicArray(wiring.Component):
 
     def _edge(self, m, platform, role, lane, code):
         """Decode ``code`` here if the array's decoders are on its edges."""
-        decoder = self.datapath.decoder() if self.spec.decoders == "edge" else None
-        if decoder is None:
+        if self.spec.decoders == "pe":
             return code
-        place(m, f"{role}_decoder_{lane}", decoder, platform)
-        m.d.comb += decoder.code.eq(code)
-        for name in self.datapath.decoder_config:
-            m.d.comb += getattr(decoder, name).eq(getattr(self, f"{role}_{name}"))
-        return decoder.operand
+        return place_decoder(m, platform, self, self.datapath, role, f"{role}_decoder_{lane}", code)
 
     def _control(self, m):
         """Sequence of a tile: products, flush, then one row of results after the other."""
         spec = self.spec
-        state = Signal(
-            data.StructLayout(
-                {
-                    "shift": 1,  # accumulators move down by one row
-                    "give": 1,  # the row taken before is encoded and offered
-                }
-            ),
-            name="drain_step",
-        )
+        shift = Signal()  # accumulators move down by one row
+        give = Signal()  # the row taken before is encoded and offered
         waiting = Signal(range(self.flush), init=0)
         rows_left = Signal(range(spec.rows + 1))
         taken = Signal()  # the drain holds a row that has not been offered
@@ -494,7 +484,7 @@ class SystolicArray(wiring.Component):
 
         # The two drain stages move when the output register is free.
         move = Signal()
-        m.d.comb += [move.eq(self.o.ready | ~self.o.valid), state.give.eq(taken & move)]
+        m.d.comb += [move.eq(self.o.ready | ~self.o.valid), give.eq(taken & move)]
         with m.If(move):
             m.d.sync += [self.o.valid.eq(taken), self.o.p.last.eq(taken_last), taken.eq(0)]
 
@@ -510,7 +500,7 @@ class SystolicArray(wiring.Component):
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(move & rows_left.any()):
-                    m.d.comb += state.shift.eq(1)
+                    m.d.comb += shift.eq(1)
                     m.d.sync += [
                         rows_left.eq(rows_left - 1),
                         taken.eq(1),
@@ -519,4 +509,4 @@ class SystolicArray(wiring.Component):
                 # Results must have left before settings may change and a new tile may come.
                 with m.If(~rows_left.any() & ~taken & move):
                     m.next = "PRODUCTS"
-        return state
+        return shift, give

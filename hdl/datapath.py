@@ -2,8 +2,6 @@
 
 from typing import Any, Protocol
 
-from amaranth.lib import wiring
-
 from golden.mac import MacSpec
 
 __all__ = ["Datapath"]
@@ -27,14 +25,15 @@ class Datapath(Protocol):
     decoder_config: dict[str, Any]
     encoder_config: dict[str, Any]
 
-    def decoder(self) -> wiring.Component | None:
-        """Combinational ``code`` -> ``operand``; None where the code is the operand."""
+    def decoder(self) -> Any:
+        """Make the combinational unit ``code`` -> ``operand``; None where they are the same."""
 
-    def product(self) -> wiring.Component:
-        """Combinational ``activation``, ``weight`` -> ``term``, and ``carry`` if it has that port.
+    def product(self) -> Any:
+        """Make the combinational unit ``activation``, ``weight`` -> ``term`` (and ``carry``).
 
-        The product is ``term + carry``, so that a negation costs no adder of its own.
+        The product is ``term + carry``, so that a negation costs no adder of its own;
+        a unit without that port has no carry.
         """
 
-    def encoder(self) -> wiring.Component:
-        """Combinational ``accumulator`` -> ``code``, with the one rounding of a dot product."""
+    def encoder(self) -> Any:
+        """Make the combinational unit ``total`` -> ``code``, with a dot product's one rounding."""

@@ -58,7 +58,7 @@ class FixedProduct(wiring.Component):
 
 
 class FixedEncoder(wiring.Component):
-    """Combinational rounding of an accumulator to a code: shift right, ties to even, saturate.
+    """Combinational rounding of a sum to a code: shift right, ties to even, saturate.
 
     Parameters
     ----------
@@ -67,10 +67,10 @@ class FixedEncoder(wiring.Component):
 
     Members
     -------
-    accumulator : In(signed(spec.accumulator_width))
-        Exact sum of products.
+    total : In(signed(spec.sum_width))
+        Exact sum of products and bias.
     shift : In(spec.shift_width)
-        Fraction bits of the accumulator that the code does not have.
+        Fraction bits of the sum that the code does not have.
     code : Out(signed(spec.bits))
         Result.
 
@@ -80,7 +80,7 @@ class FixedEncoder(wiring.Component):
         If ``spec`` is not a :class:`~golden.fixed.FixedMacSpec`.
     """
 
-    accumulator: Signal
+    total: Signal
     shift: Signal
     code: Signal
 
@@ -88,10 +88,10 @@ class FixedEncoder(wiring.Component):
         if not isinstance(spec, FixedMacSpec):
             raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
         self.spec = spec
-        self.module_name = f"fixed_encoder_b{spec.bits}_a{spec.accumulator_width}"
+        self.module_name = f"fixed_encoder_b{spec.bits}_s{spec.sum_width}"
         super().__init__(
             {
-                "accumulator": In(signed(spec.accumulator_width)),
+                "total": In(signed(spec.sum_width)),
                 "shift": In(spec.shift_width),
                 "code": Out(signed(spec.bits)),
             }
@@ -103,8 +103,8 @@ class FixedEncoder(wiring.Component):
         max_shift = (1 << spec.shift_width) - 1
 
         # Zeros below the binary point catch every bit that can be shifted out.
-        shifted = Signal(signed(spec.accumulator_width + max_shift))
-        m.d.comb += shifted.eq(Cat(Const(0, max_shift), self.accumulator).as_signed() >> self.shift)
+        shifted = Signal(signed(spec.sum_width + max_shift))
+        m.d.comb += shifted.eq(Cat(Const(0, max_shift), self.total).as_signed() >> self.shift)
         guard = Signal()
         sticky = Signal()
         m.d.comb += [
@@ -112,10 +112,10 @@ class FixedEncoder(wiring.Component):
             sticky.eq(shifted[: max_shift - 1].any()),
         ]
 
-        # One bit more than the accumulator: a shift by 0 leaves nothing to round, but the
+        # One bit more than the sum: a shift by 0 leaves nothing to round, but the
         # largest integer plus a round-up must not wrap in the bits that the limits look at.
-        integer = Signal(signed(spec.accumulator_width))
-        rounded = Signal(signed(spec.accumulator_width + 1))
+        integer = Signal(signed(spec.sum_width))
+        rounded = Signal(signed(spec.sum_width + 1))
         m.d.comb += [
             integer.eq(shifted[max_shift:].as_signed()),
             rounded.eq(integer + (guard & (sticky | integer[0]))),
@@ -139,12 +139,12 @@ class FixedDatapath:
         self.encoder_config: dict[str, ShapeLike] = {"shift": spec.shift_width}
 
     def decoder(self) -> None:
-        """None: a code is its own operand."""
+        """Make nothing: a code is its own operand."""
 
     def product(self) -> FixedProduct:
-        """Multiplier."""
+        """Make the multiplier."""
         return FixedProduct(self.spec)
 
     def encoder(self) -> FixedEncoder:
-        """Rounding shifter."""
+        """Make the rounding shifter."""
         return FixedEncoder(self.spec)

@@ -16,5 +16,11 @@ def place(m: Module, name: str, component: wiring.Component, platform: Any) -> A
     once, under ``component.module_name``, however often it is placed.
     """
     instantiate = getattr(platform, "instantiate", None)
-    m.submodules[name] = component if instantiate is None else instantiate(component)
+    if instantiate is None:
+        m.submodules[name] = component
+    else:
+        m.submodules[name] = instantiate(component)
+        # Amaranth warns of components that were never elaborated.  This one stands for a module
+        # that may have been written before.
+        vars(component)["_MustUse__used"] = True
     return component

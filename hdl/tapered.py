@@ -8,7 +8,9 @@ only the few significant bits of a code are multiplied and the product is shifte
 multiplying integers that are mostly zeros; see :class:`golden.tapered.TaperedMacSpec`.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, signed, unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,6 +30,16 @@ def operand_shape(spec: TaperedMacSpec) -> ShapeLike:
             "negative": unsigned(1),
         }
     )
+
+
+def _clamp(value: Signal, low: int, high: int) -> Value:
+    """``value`` limited to ``low`` .. ``high``, with the comparisons that can matter."""
+    limited: Value = value
+    if high < (1 << len(value)) - 1:
+        limited = Mux(value > high, high, limited)
+    if low > 0:
+        limited = Mux(value < low, low, limited)
+    return limited
 
 
 class TaperedDecoder(wiring.Component):
@@ -57,6 +69,7 @@ class TaperedDecoder(wiring.Component):
 
     code: Signal
     run_limit: Signal
+    operand: Any
 
     def __init__(self, spec: TaperedMacSpec):
         if not isinstance(spec, TaperedMacSpec):
@@ -88,13 +101,7 @@ class TaperedDecoder(wiring.Component):
 
         # limit = IS - 1 within the runs that this hardware was built for.
         limit = Signal(range(highest + 1))
-        m.d.comb += limit.eq(
-            Mux(
-                self.run_limit < lowest,
-                lowest,
-                Mux(self.run_limit > highest, highest, self.run_limit),
-            )
-        )
+        m.d.comb += limit.eq(_clamp(self.run_limit, lowest, highest))
 
         # The integer part is the number of leading ones, at most `limit`.
         field = magnitude[: bits - 1]
@@ -155,6 +162,8 @@ class TaperedProduct(wiring.Component):
         If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
     """
 
+    activation: Any
+    weight: Any
     term: Signal
     carry: Signal
 
@@ -198,8 +207,8 @@ class TaperedEncoder(wiring.Component):
 
     Members
     -------
-    accumulator : In(signed(spec.accumulator_width))
-        Exact sum of products, in units of 2**(scale_exp - 2 * (spec.bits - 2)).
+    total : In(signed(spec.sum_width))
+        Exact sum of products and bias, in units of 2**(scale_exp - 2 * (spec.bits - 1)).
     run_limit : In(spec.run_width)
         Longest run IS of the result, minus one; 0 to spec.bits - 1, larger acts as that.
     scale_exp : In(signed(spec.scale_width))
@@ -219,7 +228,7 @@ class TaperedEncoder(wiring.Component):
         If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
     """
 
-    accumulator: Signal
+    total: Signal
     run_limit: Signal
     scale_exp: Signal
     code: Signal
@@ -228,10 +237,10 @@ class TaperedEncoder(wiring.Component):
         if not isinstance(spec, TaperedMacSpec):
             raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
         self.spec = spec
-        self.module_name = f"tapered_encoder_b{spec.bits}_a{spec.accumulator_width}"
+        self.module_name = f"tapered_encoder_b{spec.bits}_s{spec.sum_width}"
         super().__init__(
             {
-                "accumulator": In(signed(spec.accumulator_width)),
+                "total": In(signed(spec.sum_width)),
                 "run_limit": In(spec.run_width),
                 "scale_exp": In(signed(spec.scale_width)),
                 "code": Out(spec.bits),
@@ -245,12 +254,12 @@ class TaperedEncoder(wiring.Component):
 
         # Align so that the binary point no longer depends on the scale; nothing is lost.
         lowest = 1 << spec.scale_width - 1
-        fraction_width = 2 * (bits - 2) + lowest
+        fraction_width = 2 * (bits - 1) + lowest
         amount = Signal(spec.scale_width)
-        aligned = Signal(signed(spec.accumulator_width + 2 * lowest - 1))
+        aligned = Signal(signed(spec.sum_width + 2 * lowest - 1))
         m.d.comb += [
             amount.eq(self.scale_exp + lowest),
-            aligned.eq(self.accumulator << amount),
+            aligned.eq(self.total << amount),
         ]
         negative = Signal()
         integer = Signal(signed(len(aligned) - fraction_width))
@@ -264,7 +273,7 @@ class TaperedEncoder(wiring.Component):
         limit = Signal(range(bits))
         too_large = Signal()
         m.d.comb += [
-            limit.eq(Mux(self.run_limit > bits - 1, bits - 1, self.run_limit)),
+            limit.eq(_clamp(self.run_limit, 0, bits - 1)),
             # On the whole integer part, before it is cut (pitfall 4).
             too_large.eq(run > limit),
         ]
@@ -298,7 +307,7 @@ class TaperedEncoder(wiring.Component):
         ]
 
         # The word starts with the complement of the sign; a code starts with the sign.
-        largest = Cat(negative.replicate(0), (~negative).replicate(bits - 1), negative)
+        largest = Cat((~negative).replicate(bits - 1), negative)
         with m.If(too_large | rounded[-1]):
             m.d.comb += self.code.eq(largest)
         with m.Else():
@@ -321,13 +330,13 @@ class TaperedDatapath:
         }
 
     def decoder(self) -> TaperedDecoder:
-        """Run-length decoder."""
+        """Make the run-length decoder."""
         return TaperedDecoder(self.spec)
 
     def product(self) -> TaperedProduct:
-        """Multiplier."""
+        """Make the multiplier."""
         return TaperedProduct(self.spec)
 
     def encoder(self) -> TaperedEncoder:
-        """Rounding encoder."""
+        """Make the rounding encoder."""
         return TaperedEncoder(self.spec)

@@ -1,0 +1,190 @@
+"""Multiply-accumulate unit of any number system, from codes to one rounded code."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hdl.datapath import Datapath
+from hdl.hierarchy import place
+
+__all__ = ["Finish", "Mac", "place_decoder"]
+
+
+def place_decoder(
+    m: Module, platform: Any, owner: Any, datapath: Datapath, role: str, name: str, code: Any
+) -> Any:
+    """Operand of ``code``, through a decoder placed as ``name`` unless a code is its own operand.
+
+    The decoder's settings are the ports of ``owner`` that start with ``role``.
+    """
+    decoder = datapath.decoder()
+    if decoder is None:
+        return code
+    place(m, name, decoder, platform)
+    m.d.comb += decoder.code.eq(code)
+    for setting in datapath.decoder_config:
+        m.d.comb += getattr(decoder, setting).eq(getattr(owner, f"{role}_{setting}"))
+    return decoder.operand
+
+
+class Finish(wiring.Component):
+    """Combinational end of a dot product: bias, ReLU, encoder.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+
+    Members
+    -------
+    accumulator : In(signed(accumulator_width))
+        Exact sum of products.
+    bias : In(signed(sum_width))
+        Added to the sum, in units of 2**MacSpec.sum_exp.
+    relu : In(1)
+        Replace a negative sum by zero.
+    result_* : In
+        Settings of the encoder.
+    code : Out(bits)
+        Result.
+    """
+
+    accumulator: Signal
+    bias: Signal
+    relu: Signal
+    code: Signal
+
+    def __init__(self, datapath: Datapath):
+        self.datapath = datapath
+        spec = datapath.spec
+        self.module_name = f"{spec.stem}_finish_{spec.label}_a{spec.accumulator_width}"
+        super().__init__(
+            {
+                "accumulator": In(signed(spec.accumulator_width)),
+                "bias": In(signed(spec.sum_width)),
+                "relu": In(1),
+                "code": Out(spec.bits),
+            }
+            | {f"result_{name}": In(shape) for name, shape in datapath.encoder_config.items()}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.datapath.spec
+        encoder = place(m, "encoder", self.datapath.encoder(), platform)
+        total = Signal(signed(spec.sum_width))
+        m.d.comb += [
+            total.eq((self.accumulator << spec.bias_fraction_bits) + self.bias),
+            encoder.total.eq(Mux(self.relu & total[-1], 0, total)),
+            self.code.eq(encoder.code),
+        ]
+        for name in self.datapath.encoder_config:
+            m.d.comb += getattr(encoder, name).eq(getattr(self, f"result_{name}"))
+        return m
+
+
+class Mac(wiring.Component):
+    """Decodes and multiplies pairs of codes, sums exactly, and encodes each sum once.
+
+    TENT's processing element (its Fig. 5 and Algorithm 2) for the tapered number system: two
+    decoders, a multiplier, a quire and an encoder.  Takes one pair per cycle while results are
+    accepted; the result of a dot product is offered :attr:`latency` cycles after its last pair
+    was accepted.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+
+    Members
+    -------
+    i : In(stream.Signature({"activation", "weight", "last"}))
+        Codes of one product; ``last`` ends the dot product.
+    o : Out(stream.Signature(bits))
+        Code of each dot product.
+    bias : In(signed(sum_width))
+        Added to the sum, in units of 2**MacSpec.sum_exp.  Must not change between the first pair
+        and the result, and neither must the settings.
+    relu : In(1)
+        Replace a negative sum by zero.
+    activation_*, weight_*, result_* : In
+        Run-time settings of the decoders and the encoder.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+    bias: Signal
+    relu: Signal
+
+    #: Cycles from the last accepted pair to the offered result.
+    latency = 3
+
+    def __init__(self, datapath: Datapath):
+        self.datapath = datapath
+        spec = datapath.spec
+        self.module_name = f"{spec.stem}_mac_{spec.label}_a{spec.accumulator_width}"
+        settings: dict[str, ShapeLike] = {
+            f"{role}_{name}": shape
+            for role in ("activation", "weight")
+            for name, shape in datapath.decoder_config.items()
+        } | {f"result_{name}": shape for name, shape in datapath.encoder_config.items()}
+        code = unsigned(spec.bits)
+        pair = data.StructLayout({"activation": code, "weight": code, "last": 1})
+        super().__init__(
+            {
+                "i": In(stream.Signature(pair)),
+                "o": Out(stream.Signature(code)),
+                "bias": In(signed(spec.sum_width)),
+                "relu": In(1),
+            }
+            | {port: In(shape) for port, shape in settings.items()}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.datapath.spec
+        product = place(m, "product", self.datapath.product(), platform)
+        finish = place(m, "finish", Finish(self.datapath), platform)
+
+        # Everything moves together, or waits for the result to be accepted.
+        move = Signal()
+        m.d.comb += [move.eq(self.o.ready | ~self.o.valid), self.i.ready.eq(move)]
+
+        pair = Signal.like(self.i.p, name="pair")
+        pair_valid = Signal()
+        for role in ("activation", "weight"):
+            operand = place_decoder(
+                m, platform, self, self.datapath, role, f"{role}_decoder", pair[role]
+            )
+            m.d.comb += getattr(product, role).eq(operand)
+
+        first = Signal(init=1)
+        accumulator = Signal(signed(spec.accumulator_width))
+        summed = Signal()  # the accumulator holds a whole dot product
+        with m.If(move):
+            m.d.sync += [pair_valid.eq(self.i.valid), summed.eq(pair_valid & pair.last)]
+            with m.If(self.i.valid):
+                m.d.sync += pair.eq(self.i.p)
+            with m.If(pair_valid):
+                m.d.sync += [
+                    accumulator.eq(
+                        Mux(first, 0, accumulator) + product.term + getattr(product, "carry", 0)
+                    ),
+                    first.eq(pair.last),
+                ]
+
+        m.d.comb += [
+            finish.accumulator.eq(accumulator),
+            finish.bias.eq(self.bias),
+            finish.relu.eq(self.relu),
+        ]
+        for name in self.datapath.encoder_config:
+            port = f"result_{name}"
+            m.d.comb += getattr(finish, port).eq(getattr(self, port))
+        with m.If(move):
+            m.d.sync += self.o.valid.eq(summed)
+            with m.If(summed):
+                m.d.sync += self.o.p.eq(finish.code)
+        return m
