@@ -37,8 +37,9 @@ def run(dut, *testbenches, clock=True, max_cycles=10_000):
 def apply_comb(dut, inputs, outputs):
     """Drive a combinational ``dut`` with columns of inputs; return columns of outputs.
 
-    ``inputs`` maps member names to equally long sequences of integers or constants of the member's
-    layout, ``outputs`` names members.  An integer that does not fit its port is an error, where the simulator would drop its high bits.
+    ``inputs`` maps member names to equally long sequences of integers or of constants of the
+    member's layout, ``outputs`` names members.  An integer that does not fit its port is an
+    error, where the simulator would drop its high bits.
     """
     results = {name: [] for name in outputs}
 
