@@ -1,0 +1,82 @@
+"""ResNet-20 on CIFAR-10 images in narrow formats, bit-exact, against its float32 run.
+
+Run as ``python bench/bench_inference.py SHARED [FORMAT ...]``, where SHARED is a folder with
+``models/resnet20_cifar10.onnx`` and ``data/cifar10_{train,test}_jpeg.npz``.  Prints the seconds of
+each run and its ratio to the float32 run of the same process, and the accuracies.
+"""
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from golden.formats import parse
+from golden.inference import ElementSystem, accuracy, quantise
+from narrowgauge.onnx_reader import read
+
+IMAGES = 1000
+CALIBRATION_IMAGES = 128
+SEED = 2022
+REPEATS = 3
+FORMATS = ("tapered8", "fixed8", "tapered6", "fixed6", "tapered5", "fixed5")
+
+#: What the network was trained with: (pixel - MEAN) / STD for each of red, green, blue.
+MEAN = 255 * np.array([0.485, 0.456, 0.406])
+STD = 255 * np.array([0.229, 0.224, 0.225])
+
+
+def cifar(path: Path, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Images drawn by seed from a file that is sorted by class, [count, 3, 32, 32], and labels."""
+    with np.load(path) as file:
+        stored = {name: file[name] for name in file}
+    chosen = np.random.default_rng(SEED).permutation(len(stored["y"]))[:count]
+    images = []
+    for index in chosen:
+        start, stop = stored["off"][index : index + 2]
+        with Image.open(io.BytesIO(stored["data"][start:stop].tobytes())) as picture:
+            images.append(np.asarray(picture.convert("RGB")))
+    scaled = (np.stack(images) - MEAN) / STD
+    return scaled.transpose(0, 3, 1, 2).astype(np.float32), stored["y"][chosen].astype(np.int64)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Least wall-clock time of several runs."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the benchmark; the first argument is the folder with the model and the images."""
+    shared, formats = Path(arguments[0]), arguments[1:] or FORMATS
+    network = read(shared / "models" / "resnet20_cifar10.onnx")
+    images, labels = cifar(shared / "data" / "cifar10_test_jpeg.npz", IMAGES)
+    calibration, _ = cifar(shared / "data" / "cifar10_train_jpeg.npz", CALIBRATION_IMAGES)
+
+    baseline = seconds(lambda: network.run(images))
+    reached = accuracy(network.run(images), labels)
+    print(f"ResNet-20, {IMAGES} CIFAR-10 images, {sum(network.macs.values())} MACs per image")
+    print(f"{'format':<12}{'fit s':>8}{'run s':>8}{'x float32':>11}{'accuracy':>10}{'SQNR dB':>9}")
+    print(f"{'float32':<12}{'':>8}{baseline:8.2f}{1:11.2f}{reached:10.1%}")
+    for text in formats:
+        start = time.perf_counter()
+        quantised = quantise(network, ElementSystem(format=parse(text)), calibration)
+        fitted = time.perf_counter() - start
+        taken = seconds(lambda: quantised.run(images))
+        result = quantised.evaluate(images, labels)
+        print(
+            f"{text:<12}{fitted:8.2f}{taken:8.2f}{taken / baseline:11.2f}"
+            f"{result.accuracy:10.1%}{result.sqnr_db:9.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
