@@ -20,43 +20,22 @@ from synth.yosys import MappedNetlist
 __all__ = [
     "CONSTANT_0",
     "CONSTANT_1",
-    "NO_WIRES",
     "CellClass",
     "Instance",
     "Netlist",
     "Port",
-    "WireModel",
     "classify",
 ]
 
 CONSTANT_0 = 0
 CONSTANT_1 = 1
 # Undefined constants may have either value; 0 is chosen.
-CONSTANT_BITS = {"0": CONSTANT_0, "1": CONSTANT_1, "x": CONSTANT_0, "z": CONSTANT_0}
-
-
-@dataclass(frozen=True)
-class WireModel:
-    """Capacitance of a net's wire before layout, as a line over its number of sinks.
-
-    Parameters
-    ----------
-    base_ff : float
-        Capacitance of a wire to no sink, in fF.
-    sink_ff : float
-        What each sink adds, in fF.
-    """
-
-    base_ff: float = 0.0
-    sink_ff: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field, value in (("base_ff", self.base_ff), ("sink_ff", self.sink_ff)):
-            if not value >= 0:
-                raise ValueError(f"{field} must be 0 or more, not {value}")
-
-
-NO_WIRES = WireModel()
+CONSTANT_BITS: dict[int | str, int] = {
+    "0": CONSTANT_0,
+    "1": CONSTANT_1,
+    "x": CONSTANT_0,
+    "z": CONSTANT_0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +103,8 @@ class Netlist:
         Cells.
     net_names : list of str
         Name of every net; the shortest where it has several.
+    yosys_bits : list of int or str
+        Number of every net in the JSON of Yosys, which `synth.timing` uses.
     ports : dict of str to Port
         In the order of the module.
     instances : list of Instance
@@ -151,13 +132,15 @@ class Netlist:
     def __init__(self, mapped: MappedNetlist, library: CellLibrary) -> None:
         self.top = mapped.top
         self.library = library
-        numbers: dict[int | str, int] = {**CONSTANT_BITS}
+        numbers = dict(CONSTANT_BITS)
         self.net_names = ["1'b0", "1'b1"]
+        self.yosys_bits: list[int | str] = ["0", "1"]
 
         def net(bit: int | str) -> int:
             if bit not in numbers:
                 numbers[bit] = len(self.net_names)
                 self.net_names.append("")
+                self.yosys_bits.append(bit)
             return numbers[bit]
 
         module = mapped.module
@@ -313,33 +296,39 @@ class Netlist:
         return dict(sorted(Counter(instance.type for instance in self.instances).items()))
 
     def loads_ff(
-        self, wires: WireModel = NO_WIRES, *, port_load_ff: float = 0.0
+        self, *, wire_cap_ff: float = 0.0, output_load_ff: float = 0.0
     ) -> npt.NDArray[np.float64]:
-        """Capacitance that the driver of each net sees.
+        """Capacitance that the driver of each net sees, as `synth.timing.analyse` counts it.
 
         Parameters
         ----------
-        wires : WireModel
-            Capacitance of the wires.  The default counts pins only.
-        port_load_ff : float
-            Capacitance behind every output port, in fF.
+        wire_cap_ff : float
+            Capacitance of the wire to every pin or output port on a net, in fF.
+        output_load_ff : float
+            Load on every output port, in fF.
 
         Returns
         -------
         ndarray of float64, shape (nets,)
-            Pins, wire and output ports in fF; 0 for the constants.
+            Pins, wires and output ports in fF; 0 for the constants.
+
+        Raises
+        ------
+        ValueError
+            If a capacitance is negative.
         """
+        for field, value in (("wire_cap_ff", wire_cap_ff), ("output_load_ff", output_load_ff)):
+            if not value >= 0:
+                raise ValueError(f"{field} must not be negative, not {value}")
         loads = np.zeros(self.net_count)
-        for number in range(CONSTANT_1 + 1, self.net_count):
-            sinks = self.sinks[number]
-            loads[number] = wires.base_ff + wires.sink_ff * len(sinks)
+        for number, sinks in enumerate(self.sinks):
             for index, pin in sinks:
                 cell = self.instances[index].cell
-                if cell is not None:
-                    loads[number] += cell.pins[pin].cap_ff
+                loads[number] += wire_cap_ff + (0.0 if cell is None else cell.pins[pin].cap_ff)
         for port in self.ports.values():
             if port.direction == "output":
-                loads[list(port.nets)] += port_load_ff
+                for number in port.nets:
+                    loads[number] += wire_cap_ff + output_load_ff
         loads[[CONSTANT_0, CONSTANT_1]] = 0.0
         return loads
 

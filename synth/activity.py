@@ -1,0 +1,589 @@
+"""Switching activity of a mapped netlist on operand streams, simulated 64 lanes a word.
+
+A lane is one instance of the netlist with its own inputs and registers: a processing element, or
+an independent stream.  Every cell becomes a few bitwise operations of NumPy on rows of words, so
+that one cycle of tens of thousands of lanes costs about a microsecond per cell.
+
+Delays are zero.  Each cycle every net settles once, and a net toggles when it settles to another
+value than in the cycle before; glitches are not seen.  The clock toggles twice a cycle.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.cells import Cell, FlipFlop
+from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
+
+__all__ = ["LANES_PER_WORD", "Activity", "Simulator", "Words", "pack", "unpack"]
+
+Words = npt.NDArray[np.uint64]
+
+LANES_PER_WORD = 64
+# Rows of this many words keep the rows of one cell in the first-level cache, and make the cost of
+# calling NumPy small against that of the operation.
+BLOCK_WORDS = 512
+# The rows of this many nets are compared and counted at a time, to stay in the second level.
+BLOCK_ROWS = 64
+# Toggles of a word are counted in bytes: 3 * 64 is the most that fits.
+STEPS_PER_BYTE = 3
+
+# An operation ("and", "or", "xor", "not"; "" for a source) and the nodes that it works on.
+Node = tuple[str, int, int]
+# A node and whether it is inverted; inversions cost nothing until both kinds meet in one gate.
+Value = tuple[int, bool]
+ZERO: Value = (0, False)
+ONE: Value = (0, True)
+# Expression of a Liberty function, see `synth.liberty.Function.tree`.
+Tree = tuple[Any, ...]
+
+OPERATIONS = {
+    "and_": np.bitwise_and,
+    "or_": np.bitwise_or,
+    "xor_": np.bitwise_xor,
+    "not_": np.invert,
+    "copy_": np.positive,
+}
+
+
+def pack(values: npt.ArrayLike, width: int) -> Words:
+    """Turn integers of many lanes into words of one bit each.
+
+    Parameters
+    ----------
+    values : array_like of int, shape (..., lanes)
+        Value of each lane; negative values as two's complement.
+    width : int
+        Bits to keep, 1 to 64.
+
+    Returns
+    -------
+    ndarray of uint64, shape (..., width, words)
+        Bit i of word j of row k is bit k of lane 64 j + i.  Lanes that fill the last word are 0.
+
+    Raises
+    ------
+    TypeError
+        If values are not integers.
+    ValueError
+        If ``width`` is out of range, or a value does not fit.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "iub":
+        raise TypeError(f"values must be integers, not {values.dtype}")
+    if not 1 <= width <= 64:
+        raise ValueError(f"width must be between 1 and 64, not {width}")
+    if values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < -(1 << width - 1) or high >= 1 << width:
+            raise ValueError(f"values must fit in {width} bits, not {low} to {high}")
+    # Each byte of the integers becomes eight rows.
+    byte_count = -(-width // 8)
+    size = max(values.dtype.itemsize, 1 << (byte_count - 1).bit_length())
+    kind = "i" if values.dtype.kind == "i" else "u"
+    lanes = values.shape[-1]
+    word_count = -(-lanes // LANES_PER_WORD)
+    padded = np.zeros((*values.shape[:-1], word_count * LANES_PER_WORD), f"{kind}{size}")
+    padded[..., :lanes] = values
+    octets = padded.view(np.uint8).reshape(*padded.shape, size)[..., :byte_count]
+    planes = np.ascontiguousarray(np.moveaxis(octets, -1, -2))
+    blocks = _transpose(planes.view(np.uint64))
+    rows = blocks.view(np.uint8).reshape(*blocks.shape, 8)
+    packed: Words = np.ascontiguousarray(np.moveaxis(rows, -1, -2)).view(np.uint64)
+    return packed.reshape(*values.shape[:-1], byte_count * 8, word_count)[..., :width, :]
+
+
+def unpack(words: Words, lanes: int, *, signed: bool = False) -> npt.NDArray[np.int64]:
+    """Turn words of one bit each back into integers; inverse of `pack`.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (..., width, words)
+        Rows of bits, the least significant first; at most 63, or 64 if signed.
+    lanes : int
+        Number of lanes to return.
+    signed : bool
+        Whether the last row is the sign of two's complement.
+
+    Returns
+    -------
+    ndarray of int64, shape (..., lanes)
+
+    Raises
+    ------
+    ValueError
+        If there are too many rows, or fewer lanes in the words.
+    """
+    *shape, width, word_count = words.shape
+    if not 1 <= width <= 63 + signed:
+        raise ValueError(f"words must have 1 to {63 + signed} rows, not {width}")
+    if not 0 <= lanes <= word_count * LANES_PER_WORD:
+        raise ValueError(f"lanes must be between 0 and {word_count * LANES_PER_WORD}, not {lanes}")
+    rows = np.zeros((*shape, 64, word_count), np.uint64)
+    rows[..., :width, :] = words
+    if signed:
+        rows[..., width:, :] = words[..., -1:, :]
+    octets = rows.view(np.uint8).reshape(*shape, 8, 8, word_count * 8)
+    blocks = _transpose(np.ascontiguousarray(np.moveaxis(octets, -2, -1)).view(np.uint64))
+    planes = blocks.view(np.uint8).reshape(*shape, 8, word_count * LANES_PER_WORD)
+    values = np.ascontiguousarray(np.moveaxis(planes, -2, -1)).view(np.int64)
+    return values.reshape(*shape, word_count * LANES_PER_WORD)[..., :lanes]
+
+
+def _transpose(blocks: Words) -> Words:
+    """Transpose every word as a matrix of 8 x 8 bits (Warren, Hacker's Delight, section 7-3)."""
+    for shift, mask in (
+        (7, 0x00AA00AA00AA00AA),
+        (14, 0x0000CCCC0000CCCC),
+        (28, 0x00000000F0F0F0F0),
+    ):
+        swapped = (blocks ^ blocks >> np.uint64(shift)) & np.uint64(mask)
+        blocks = blocks ^ swapped ^ swapped << np.uint64(shift)
+    return blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """How often nets toggled.
+
+    Parameters
+    ----------
+    toggles : ndarray of int64, shape (groups, nets)
+        Changes of the settled value, summed over the lanes of each group and over all cycles.
+        The clock has two per lane and cycle.
+    lane_cycles : ndarray of int64, shape (groups,)
+        Lanes of each group times cycles.
+    """
+
+    toggles: npt.NDArray[np.int64]
+    lane_cycles: npt.NDArray[np.int64]
+
+    @property
+    def rates(self) -> npt.NDArray[np.float64]:
+        """Toggles per lane and cycle, shape (groups, nets); 0 where there was no cycle."""
+        return self.toggles / np.maximum(self.lane_cycles, 1)[:, None]
+
+
+class Simulator:
+    """Many lanes of one netlist, stepped together.
+
+    Parameters
+    ----------
+    netlist : Netlist
+        Netlist of library cells with at most one clock.
+    lanes : int
+        Number of lanes, at least 1.
+    word_groups : array_like of int, shape (words,), optional
+        Group of every word of 64 lanes, not decreasing from 0; toggles are summed by group.
+        Default: one group.
+
+    Raises
+    ------
+    ValueError
+        If the netlist has black boxes or several clocks, or an argument is out of range.
+    """
+
+    def __init__(
+        self, netlist: Netlist, lanes: int, *, word_groups: npt.ArrayLike | None = None
+    ) -> None:
+        if netlist.blackboxes:
+            found = netlist.instances[netlist.blackboxes[0]]
+            raise ValueError(
+                f"netlist {netlist.top} must hold library cells only, not {found.name} "
+                f"of type {found.type}"
+            )
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, not {lanes}")
+        self.netlist = netlist
+        self.lanes = lanes
+        self.words = -(-lanes // LANES_PER_WORD)
+        groups = np.zeros(self.words, np.int64) if word_groups is None else np.asarray(word_groups)
+        if groups.shape != (self.words,):
+            raise ValueError(
+                f"word_groups must have one entry for each of {self.words} words, "
+                f"not shape {groups.shape}"
+            )
+        if groups[0] < 0 or (np.diff(groups) < 0).any():
+            raise ValueError("word_groups must be 0 or more and not decreasing")
+        self._program = _Program(netlist)
+        self._inputs = {
+            port.name: port.nets
+            for port in netlist.ports.values()
+            if port.direction == "input" and port.nets != (netlist.clock,)
+        }
+
+        # Two sets of rows: the values settled last, and those of the cycle to come.
+        shape = (self._program.row_count, self.words)
+        self._settled = np.zeros(shape, np.uint64)
+        self._coming = np.zeros(shape, np.uint64)
+        temporaries = np.zeros((self._program.temporary_count, BLOCK_WORDS), np.uint64)
+        blocks = [
+            slice(begin, min(begin + BLOCK_WORDS, self.words))
+            for begin in range(0, self.words, BLOCK_WORDS)
+        ]
+        self._rows = {
+            id(values): [
+                (*values[:, block], *temporaries[:, : block.stop - block.start]) for block in blocks
+            ]
+            for values in (self._settled, self._coming)
+        }
+
+        changed = np.zeros((BLOCK_ROWS, self.words), np.uint64)
+        counts = np.zeros((BLOCK_ROWS, self.words), np.uint8)
+        self._counters = np.zeros(shape, np.uint8)
+        self._count_blocks = [
+            (slice(begin, end), changed[: end - begin], counts[: end - begin])
+            for begin in range(0, shape[0], BLOCK_ROWS)
+            for end in [min(begin + BLOCK_ROWS, shape[0])]
+        ]
+        spare = self.words * LANES_PER_WORD - lanes
+        self._last_mask = np.uint64((1 << LANES_PER_WORD - spare) - 1) if spare else None
+
+        self._group_count = int(groups[-1]) + 1
+        self._present, self._starts = np.unique(groups, return_index=True)
+        self._group_lanes = np.bincount(
+            groups[np.arange(lanes) // LANES_PER_WORD], minlength=self._group_count
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Set registers and inputs to 0, let everything settle, and forget all toggles."""
+        self._coming[:] = 0
+        self._settle()
+        self._clock_registers()
+        # The reset state is what the first cycle starts from, not what it would become.
+        self._coming[:] = 0
+        self._toggles = np.zeros((self._group_count, len(self._counters)), np.int64)
+        self._counters[:] = 0
+        self._uncounted = 0
+        self._cycles = 0
+
+    def step(
+        self, inputs: "Mapping[str, Words] | Callable[[Simulator], Mapping[str, Words]]"
+    ) -> None:
+        """Apply inputs, let all nets settle, count toggles, and clock the registers once.
+
+        Parameters
+        ----------
+        inputs : mapping of str to ndarray of uint64, shape (width, words), or callable
+            Words of each input port; ports left out keep their values.  A callable gets the
+            simulator, whose `state` gives register outputs, so that lanes can feed one another.
+
+        Raises
+        ------
+        ValueError
+            If a name is not an input port or an array has another shape.
+        """
+        given = inputs(self) if callable(inputs) else inputs
+        for name in given:
+            if name not in self._inputs:
+                raise ValueError(f"input must be one of {', '.join(self._inputs)}, not {name!r}")
+        for name, nets in self._inputs.items():
+            rows = self._program.source_rows(nets)
+            if name not in given:
+                self._coming[rows] = self._settled[rows]
+                continue
+            words = given[name]
+            if words.shape != (len(nets), self.words):
+                raise ValueError(
+                    f"input {name} must have shape {(len(nets), self.words)}, not {words.shape}"
+                )
+            self._coming[rows] = words
+        self._settle()
+        self._count()
+        self._clock_registers()
+        self._cycles += 1
+
+    def settled(self, name: str) -> Words:
+        """Words of a port or named signal as settled in the last cycle, shape (width, words)."""
+        return self._read(self._settled, self.netlist.bits(name))
+
+    def state(self, name: str) -> Words:
+        """Words of registers after the last clock edge, shape (width, words).
+
+        Parameters
+        ----------
+        name : str
+            A port or signal, all bits of which are outputs of flip-flops or constants.
+
+        Raises
+        ------
+        ValueError
+            If a bit depends on anything else.
+        """
+        nets = self.netlist.bits(name)
+        for number in nets:
+            if number not in self._program.state_nets:
+                raise ValueError(
+                    f"state must be asked of register outputs, not of {name!r}, whose bit "
+                    f"{self.netlist.net_names[number]} is none"
+                )
+        return self._read(self._coming, nets)
+
+    def activity(self) -> Activity:
+        """Toggles since the last `reset`."""
+        self._flush()
+        toggles = np.zeros((self._group_count, self.netlist.net_count), np.int64)
+        numbers = [number for number in self._program.values if number > CONSTANT_1]
+        rows = [self._program.values[number][0] for number in numbers]
+        toggles[:, numbers] = self._toggles[:, rows]
+        lane_cycles = self._group_lanes * self._cycles
+        if self.netlist.clock is not None:
+            toggles[:, self.netlist.clock] = 2 * lane_cycles
+        return Activity(toggles=toggles, lane_cycles=lane_cycles)
+
+    def _read(self, values: Words, nets: Iterable[int]) -> Words:
+        return np.stack(
+            [
+                ~values[row] if inverted else values[row].copy()
+                for row, inverted in (self._program.values[number] for number in nets)
+            ]
+        )
+
+    def _settle(self) -> None:
+        for rows in self._rows[id(self._coming)]:
+            self._program.settle(rows)
+
+    def _clock_registers(self) -> None:
+        """Exchange the sets of rows, and write the next states into the one to come."""
+        self._settled, self._coming = self._coming, self._settled
+        for before, after in zip(
+            self._rows[id(self._settled)], self._rows[id(self._coming)], strict=True
+        ):
+            self._program.clock(before, after)
+
+    def _count(self) -> None:
+        for block, changed, counts in self._count_blocks:
+            np.bitwise_xor(self._settled[block], self._coming[block], changed)
+            if self._last_mask is not None:
+                changed[:, -1] &= self._last_mask
+            np.bitwise_count(changed, counts)
+            counters = self._counters[block]
+            np.add(counters, counts, counters)
+        self._uncounted += 1
+        if self._uncounted == STEPS_PER_BYTE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Move the counts in bytes to the sums by group."""
+        if self._uncounted:
+            sums = np.add.reduceat(self._counters, self._starts, axis=1, dtype=np.uint32)
+            self._toggles[self._present] += sums.T
+            self._counters[:] = 0
+            self._uncounted = 0
+
+
+class _Program:
+    """A netlist as two functions of straight-line bitwise operations.
+
+    Nets that are complements of one another share a row, and an inverter or buffer costs nothing.
+    Rows hold the inputs, the states of the flip-flops and whatever nets need; intermediate results
+    of a cell go to temporary rows behind them, which are used over and over.
+
+    Attributes
+    ----------
+    row_count, temporary_count : int
+        Rows to keep, and rows for intermediate results.
+    values : dict of int to (int, bool)
+        Row of each net, and whether it holds the complement.
+    state_nets : set of int
+        Nets that depend on nothing but the state of one flip-flop, and constants.
+    settle : callable
+        Given the rows, with temporaries, computes every net from inputs and states.
+    clock : callable
+        Given settled rows and others, writes the next states into the others.
+    """
+
+    def __init__(self, netlist: Netlist) -> None:
+        # Operation and operands of each node; sources have none.  Node 0 is the constant 0.
+        self._nodes: list[Node] = [("", 0, 0)]
+        self._known: dict[Node, int] = {}
+        nets: dict[int, Value] = {CONSTANT_0: ZERO, CONSTANT_1: ONE}
+        for port in netlist.ports.values():
+            if port.direction == "input":
+                nets |= {number: (self._source(), False) for number in port.nets}
+        states = {index: (self._source(), False) for index in netlist.registers}
+
+        self.state_nets = {CONSTANT_0, CONSTANT_1}
+        for index in states.keys() - set(netlist.order):
+            instance = netlist.instances[index]
+            self._add_outputs(instance, states[index], nets)
+            self.state_nets.update(instance.outputs.values())
+        for index in netlist.order:
+            self._add_outputs(netlist.instances[index], states.get(index), nets)
+        kept = {node: None for node, _ in (ZERO, *states.values(), *nets.values())}
+        rows = {node: row for row, node in enumerate(sorted(kept))}
+        self.row_count = len(rows)
+        self.values = {number: (rows[node], inverted) for number, (node, inverted) in nets.items()}
+        settled = len(self._nodes)
+
+        # The temporaries of one function are gone when the other runs.
+        self._known = {}
+        following = {
+            rows[state]: self._next_state(netlist.instances[index], (state, False), nets)
+            for index, (state, _) in states.items()
+        }
+        first, second = range(settled), range(settled, len(self._nodes))
+        first_rows = self._allocate(first, rows)
+        second_rows = self._allocate(second, rows, [node for node, _ in following.values()])
+        last_row = max(*first_rows.values(), *second_rows.values())
+        self.temporary_count = last_row + 1 - self.row_count
+        self.settle = self._compile(first, first_rows)
+        moves = (
+            f"{'not' if inverted else 'copy'}_(r{second_rows[node]}, following[{row}])"
+            for row, (node, inverted) in following.items()
+        )
+        self.clock = self._compile(second, second_rows, moves)
+
+    def source_rows(self, nets: Iterable[int]) -> list[int]:
+        """Rows of input nets; these are never inverted."""
+        return [self.values[number][0] for number in nets]
+
+    def _source(self) -> int:
+        self._nodes.append(("", 0, 0))
+        return len(self._nodes) - 1
+
+    def _node(self, operation: str, a: int, b: int) -> int:
+        """Return the node of an operation on two nodes, the same one for the same operation."""
+        node = (operation, min(a, b), max(a, b))
+        if node not in self._known:
+            self._known[node] = len(self._nodes)
+            self._nodes.append(node)
+        return self._known[node]
+
+    def _add_outputs(self, instance: Instance, state: Value | None, nets: dict[int, Value]) -> None:
+        """Compute the outputs of a cell; of a flip-flop, from its state."""
+        cell, ff = instance.cell, instance.ff
+        names = {pin: nets[number] for pin, number in instance.inputs.items() if number in nets}
+        if ff is not None and state is not None:
+            names |= _both(ff, self._forced(ff, state, names))
+        if cell is not None:
+            for pin, number in instance.outputs.items():
+                nets[number] = self._evaluate(_tree(cell, pin), names)
+
+    def _next_state(self, instance: Instance, state: Value, nets: Mapping[int, Value]) -> Value:
+        ff = instance.ff
+        if ff is None:
+            return state
+        names = {pin: nets[number] for pin, number in instance.inputs.items()}
+        following = self._evaluate(ff.next_state.tree, names | _both(ff, state))
+        return self._forced(ff, following, names)
+
+    def _forced(self, ff: FlipFlop, state: Value, names: Mapping[str, Value]) -> Value:
+        """State under an asynchronous clear and preset; both at once preset (chosen)."""
+        if ff.clear is not None:
+            state = self._all([state, _inverse(self._evaluate(ff.clear.tree, names))])
+        if ff.preset is not None:
+            state = self._any([state, self._evaluate(ff.preset.tree, names)])
+        return state
+
+    def _evaluate(self, tree: Tree, names: Mapping[str, Value]) -> Value:
+        kind = tree[0]
+        if kind == "name":
+            return names[tree[1]]
+        if kind == "constant":
+            return ONE if tree[1] else ZERO
+        operands = [self._evaluate(child, names) for child in tree[1:]]
+        if kind == "not":
+            return _inverse(operands[0])
+        if kind == "xor":
+            return self._parity(operands)
+        return self._all(operands) if kind == "and" else self._any(operands)
+
+    def _any(self, operands: Iterable[Value]) -> Value:
+        return _inverse(self._all([_inverse(operand) for operand in operands]))
+
+    def _all(self, operands: Iterable[Value]) -> Value:
+        """And: those that are inverted meet in an Or, by De Morgan's rule."""
+        distinct = set(operands) - {ONE}
+        plain = {node for node, inverted in distinct if not inverted}
+        inverted = {node for node, inverted in distinct if inverted}
+        if ZERO in distinct or plain & inverted:
+            return ZERO
+        if not distinct:
+            return ONE
+        if not inverted:
+            return self._chain("and", plain), False
+        if not plain:
+            return self._chain("or", inverted), True
+        high, low = self._chain("and", plain), self._chain("or", inverted)
+        if ("not", high, high) in self._known:
+            return self._node("or", self._node("not", high, high), low), True
+        return self._node("and", high, self._node("not", low, low)), False
+
+    def _parity(self, operands: Iterable[Value]) -> Value:
+        nodes: set[int] = set()
+        odd = False
+        for node, inverted in operands:
+            odd ^= inverted
+            nodes ^= {node}
+        nodes -= {0}
+        return (self._chain("xor", nodes) if nodes else 0), odd
+
+    def _chain(self, operation: str, nodes: Iterable[int]) -> int:
+        first, *others = sorted(nodes)
+        for other in others:
+            first = self._node(operation, first, other)
+        return first
+
+    def _allocate(
+        self, nodes: range, rows: Mapping[int, int], results: Iterable[int] = ()
+    ) -> dict[int, int]:
+        """Row of every node: those of ``rows``, then temporaries, which are used again."""
+        last_use = {}
+        for node in nodes:
+            for operand in self._nodes[node][1:]:
+                last_use[operand] = node
+        pinned = {*rows, *results}
+        allocated = dict(rows)
+        free: list[int] = []
+        end = self.row_count
+        for node in nodes:
+            for operand in set(self._nodes[node][1:]) - pinned:
+                if last_use[operand] == node:
+                    free.append(allocated[operand])
+            if node not in rows:
+                if not free:
+                    free.append(end)
+                    end += 1
+                allocated[node] = free.pop()
+        return allocated
+
+    def _compile(
+        self, nodes: range, rows: Mapping[int, int], moves: Iterable[str] = ()
+    ) -> "Callable[..., None]":
+        """Make the operations of ``nodes``, and then ``moves``, a function of rows."""
+        count = max(rows.values()) + 1
+        lines = ["def function(rows, following=None):"]
+        lines.append(f" {', '.join(f'r{row}' for row in range(count))}, = rows[:{count}]")
+        for node in nodes:
+            operation, a, b = self._nodes[node]
+            if operation == "not":
+                lines.append(f" not_(r{rows[a]}, r{rows[node]})")
+            elif operation:
+                lines.append(f" {operation}_(r{rows[a]}, r{rows[b]}, r{rows[node]})")
+        lines += [f" {move}" for move in moves]
+        # The text holds row numbers and the names below, nothing from a file.
+        space: dict[str, Any] = dict(OPERATIONS)
+        exec("\n".join(lines), space)
+        return space["function"]
+
+
+def _inverse(value: Value) -> Value:
+    return value[0], not value[1]
+
+
+def _both(ff: FlipFlop, state: Value) -> dict[str, Value]:
+    """Name the state of a flip-flop and its complement."""
+    return {ff.state: state, ff.inverted_state: _inverse(state)}
+
+
+def _tree(cell: Cell, pin: str) -> Tree:
+    """Expression of an output; libraries write exclusive or in several ways, here it is one."""
+    if cell.kind in ("xor", "xnor"):
+        parity = ("xor", *(("name", name) for name in cell.inputs))
+        return parity if cell.kind == "xor" else ("not", parity)
+    return cell.functions[pin].tree
