@@ -24,6 +24,7 @@ __all__ = [
     "Role",
     "as_integers",
     "check_int",
+    "largest_magnitude",
     "least_error",
     "parse_int",
     "squared_errors",
@@ -36,16 +37,19 @@ Role = Literal["weights", "activations"]
 #: of the paper.
 Method = Literal["sweep", "paper"]
 
-
 #: Limits of an accumulator.
 INT64_RANGE = (-(1 << 63), (1 << 63) - 1)
+
+#: Largest magnitude of the exponent of an accumulator.
+MAX_EXPONENT = 1024
 
 
 class ElementSpec(ABC):
     """One number format with all its parameters.
 
     Subclasses are frozen dataclasses of the parameters.  They give the integer value of every
-    code; the rest follows from these integers.
+    code; the rest follows from these integers.  One whose scale is not a power of two has its own
+    :attr:`value_table`, and its own requantiser.
 
     Every code is an unsigned integer below ``2**bits`` and stands for
     ``operands(code) * 2**operand_exp``.  Encoding rounds once, to the nearest value; a tie goes to
@@ -166,7 +170,7 @@ class ElementSpec(ABC):
         accumulators : array_like of int
             Any shape; must fit int64.
         exponent : int
-            Base-2 logarithm of the unit of the accumulators.
+            Base-2 logarithm of the unit of the accumulators, -1024 to 1024.
         relu : bool
             Replace negative accumulators by 0.
 
@@ -178,8 +182,10 @@ class ElementSpec(ABC):
         ------
         TypeError
             If ``accumulators`` are not integers or ``exponent`` is not an int.
+        ValueError
+            If an accumulator does not fit int64 or ``exponent`` is out of range.
         """
-        check_int("exponent", exponent, None, None)
+        check_int("exponent", exponent, -MAX_EXPONENT, MAX_EXPONENT)
         integers = as_integers("accumulators", accumulators, *INT64_RANGE)
         rounder = _integer_rounder(self, self.operand_exp - exponent)
         return rounder.encode(integers, relu=relu)
@@ -296,8 +302,7 @@ class ElementFormat(ABC):
         """
         numbers = self.checked_tensor(tensor, role, method)
         if method == "paper":
-            largest = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
-            return self.rule(largest, role)
+            return self.rule(largest_magnitude(numbers), role)
         return least_error(numbers, self.candidates(numbers, role))
 
     @abstractmethod
@@ -317,12 +322,17 @@ class ElementFormat(ABC):
             raise ValueError(f"method must be sweep or paper, not {method!r}")
         numbers = _as_floats("tensor", tensor)
         limit = float(np.finfo(np.float32).max)
-        # The extremes of an array with a NaN are NaN, which compares with nothing.
-        if not (numbers.min(initial=0) >= -limit and numbers.max(initial=0) <= limit):
+        # NaN compares with nothing.
+        if not largest_magnitude(numbers) <= limit:
             index = tuple(np.argwhere(~(np.abs(numbers) <= limit))[0].tolist())
             value = numbers[index]
             raise ValueError(f"tensor must be finite in binary32, not {value} at index {index}")
         return numbers
+
+
+def largest_magnitude(tensor: npt.NDArray[Any]) -> float:
+    """Largest magnitude in a tensor; 0 if it is empty, NaN if it has a NaN."""
+    return max(-float(tensor.min(initial=0)), float(tensor.max(initial=0)))
 
 
 def squared_errors(
@@ -376,19 +386,26 @@ def least_error(tensor: npt.NDArray[Any], specs: Sequence[ElementSpec]) -> Eleme
     return specs[int(np.argmin(squared_errors(tensor, specs)))]
 
 
-def check_int(name: str, value: object, low: int | None, high: int | None) -> None:
-    """Refuse a value that is not an int from ``low`` to ``high``; None is no limit."""
+def check_int(name: str, value: object, low: int, high: int | None) -> None:
+    """Refuse a value that is not an int from ``low`` to ``high``, or from ``low`` if that is None.
+
+    Raises
+    ------
+    TypeError
+        If it is not an int.
+    ValueError
+        If it is out of range.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {value!r}")
-    if low is not None and high is not None:
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be between {low} and {high}, not {value}")
-    elif low is not None and value < low:
+    if high is None and value < low:
         raise ValueError(f"{name} must be at least {low}, not {value}")
+    if high is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
 
 
 def parse_int(name: str, text: str) -> int:
-    """Integer of a format string."""
+    """Integer that a format string gives for parameter ``name``; ValueError if it is none."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         raise ValueError(f"{name} must be an integer, not {text!r}")

@@ -7,7 +7,14 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import ElementFormat, ElementSpec, Role, check_int, parse_int
+from golden.element import (
+    ElementFormat,
+    ElementSpec,
+    Role,
+    check_int,
+    largest_magnitude,
+    parse_int,
+)
 
 __all__ = ["FixedFormat", "FixedSpec", "quantise_all", "single_splits"]
 
@@ -104,7 +111,7 @@ class FixedFormat(ElementFormat):
         Coarser ones need not be tried: one bit coarser than the rule nothing saturates, and from
         there each coarser grid is a subset of the one before.
         """
-        largest = max(float(tensor.max(initial=0)), -float(tensor.min(initial=0)))
+        largest = largest_magnitude(tensor)
         centre = self.rule(largest, role)
         if self.frac_bits is not None or largest == 0:
             return [centre]

@@ -12,7 +12,6 @@ an exact tie, whose last bit is 0, from the numbers just above and just below.  
 by searching the cuts, and are left out where no table of bearable size tells the cuts apart.
 """
 
-from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ class ValueTable:
         Value of each code, exact, with at most 52 significant bits.  Codes may share a value;
         rounding then gives the smallest of them.
     bits : int
-        Bits of a code, 1 to 16.
+        Bits of a code, 2 to 16.
 
     Attributes
     ----------
@@ -100,7 +99,8 @@ class ValueTable:
         mantissa, exp = np.frexp(self.midpoints[self.midpoints != 0])
         integers = np.ldexp(mantissa, 53).astype(np.int64)
         _, trailing = np.frexp((integers & -integers).astype(np.float64))
-        step = 2.0 ** (int(np.min(exp - 53 + trailing - 1, initial=0)) - 1)
+        # Half of the largest power of two that divides all midpoints.
+        step = float(np.ldexp(1.0, int(np.min(exp - 53 + trailing - 1)) - 1))
         # One odd number more at either end stands for everything beyond; even low keeps parity.
         low, high = int(self.midpoints[0] / step) - 2, int(self.midpoints[-1] / step) + 1
         if high - low >= MAX_TABLE:
@@ -191,13 +191,16 @@ class IntegerRounder:
     """
 
     def __init__(self, operands: npt.NDArray[np.integer], table: ValueTable, shift: int):
-        # Exact rationals: a shift may be negative, and may leave 64 bits.
-        unit = Fraction(2) ** shift
+        # A midpoint is half a sum of neighbours, times 2**shift.  Python's integers hold it, where
+        # int64 may not.
         sums = (operands[:-1] + operands[1:]).tolist()
-        midpoints = [Fraction(total, 2) * unit for total in sums]
+        raised, lowered = max(shift - 1, 0), max(1 - shift, 0)
+        scaled = [total << raised for total in sums]
+        remainder = (1 << lowered) - 1
+        # A cut is the midpoint rounded down, or one less where it is an integer that goes up.
         cuts = [
-            -(-midpoint // 1) - 1 if up else midpoint // 1
-            for midpoint, up in zip(midpoints, table.tie_up, strict=True)
+            (numerator >> lowered) - (up and numerator & remainder == 0)
+            for numerator, up in zip(scaled, table.tie_up.tolist(), strict=True)
         ]
         # No int64 lies on the lower side of a cut below all of them, or beyond one above.
         self.codes = table.codes[sum(cut < INT64.min for cut in cuts) :]
@@ -206,8 +209,8 @@ class IntegerRounder:
         # Midpoints are multiples of half a unit; one more bit stays for the odd numbers.
         self.dropped = max(shift - 2, 0)
         # One narrowed number more at either end stands for everything beyond.
-        self.low = -(-midpoints[0] // (1 << self.dropped)) - 1
-        self.high = midpoints[-1] // (1 << self.dropped) + 1
+        self.low = -(-scaled[0] >> lowered + self.dropped) - 1
+        self.high = (scaled[-1] >> lowered + self.dropped) + 1
 
     def search(self, integers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
         """Codes nearest to ``integers`` by binary search among the cuts."""

@@ -6,7 +6,7 @@ the tiny Edge with Tapered FixEd PoiNT", 2021, arXiv 2104.02233.  Names there an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from golden.element import (
     Method,
     Role,
     check_int,
+    largest_magnitude,
     least_error,
     parse_int,
 )
@@ -105,6 +106,13 @@ class TaperedSpec(ElementSpec):
         return ((integer << self.bits - 1) + (frac << self.bits - 1 - frac_bits)).astype(np.int32)
 
 
+def _parse_runs(name: str, text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not (dash and text.isascii() and low.isdigit() and high.isdigit()):
+        raise ValueError(f"{name} must be two integers such as 2-4, not {text!r}")
+    return int(low), int(high)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaperedFormat(ElementFormat):
     """Tapered fixed point with the run length and the scale fitted to each tensor.
@@ -129,23 +137,19 @@ class TaperedFormat(ElementFormat):
     scale_exp: int | None = None
     runs: tuple[int, int] | None = None
 
-    @staticmethod
-    def _parse_runs(name: str, text: str) -> tuple[int, int]:
-        low, dash, high = text.partition("-")
-        if not (dash and low.isdecimal() and high.isdecimal() and text.isascii()):
-            raise ValueError(f"{name} must be two integers such as 2-4, not {text!r}")
-        return int(low), int(high)
-
     parameters = {"max_run": parse_int, "scale_exp": parse_int, "runs": _parse_runs}
 
     def __post_init__(self) -> None:
         check_int("bits", self.bits, 2, 16)
         if self.runs is not None:
+            if not isinstance(self.runs, tuple) or len(self.runs) != 2:
+                raise TypeError(f"runs must be a tuple of two ints, not {self.runs!r}")
             low, high = self.runs
             check_int("runs", low, 1, self.bits)
             check_int("runs", high, low, self.bits)
+            if self.max_run is not None:
+                check_int("max_run", self.max_run, low, high)
         self.spec()
-        self._allowed(None)
 
     def show(self, name: str) -> str:
         """Value of parameter ``name`` as a format string has it."""
@@ -156,9 +160,10 @@ class TaperedFormat(ElementFormat):
     def spec(self) -> TaperedSpec:
         """Spec with the parameters that were given; else the longest run, and scale 1."""
         given = {name: value for name, value in self.pinned.items() if name != "runs"}
-        if self.runs is not None:
-            given = {"max_run": self.runs[1]} | given
-        return TaperedSpec(bits=self.bits, **given)
+        spec = TaperedSpec(bits=self.bits, **given)
+        if self.runs is None or self.max_run is not None:
+            return spec
+        return replace(spec, max_run=self.runs[1])
 
     def fit(
         self,
@@ -175,7 +180,8 @@ class TaperedFormat(ElementFormat):
             As in :meth:`golden.element.ElementFormat.fit`.  "paper" is Algorithm 1; "sweep" tries
             max_run = 1 .. bits and, for weights and for each of them, scale_exp = 0, -1, -2, -3.
         runs : sequence of int, optional
-            Further restriction of ``max_run``, in any order.
+            Values that ``max_run`` may take, in any order; those that the format excludes are
+            ignored.
 
         Returns
         -------
@@ -190,8 +196,7 @@ class TaperedFormat(ElementFormat):
         allowed = self._allowed(runs)
         if method == "sweep":
             return cast(TaperedSpec, least_error(numbers, self._grid(role, allowed)))
-        largest = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
-        return self._by_rule(largest, role, allowed)
+        return self._by_rule(largest_magnitude(numbers), role, allowed)
 
     def rule(self, largest: float, role: Role) -> TaperedSpec:
         """Algorithm 1; where runs are restricted, the next longer one, or the longest (chosen)."""
@@ -231,7 +236,7 @@ class TaperedFormat(ElementFormat):
         if self.max_run is not None:
             allowed &= {self.max_run}
         if not allowed:
-            raise ValueError(f"runs must leave a max_run for {self}, not {runs or self.runs}")
+            raise ValueError(f"runs must have a max_run of {self} among them, not {runs}")
         return sorted(allowed)
 
 
