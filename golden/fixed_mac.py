@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from golden.element import check_int
-from golden.fixed import FixedSpec
+from golden.fixed import FixedFormat, FixedSpec
 from golden.mac import MacSpec, check_format
 
 __all__ = ["FixedMacSpec"]
@@ -22,6 +22,11 @@ class FixedMacSpec(MacSpec):
     """
 
     stem = "fixed"
+
+    @classmethod
+    def for_format(cls, form: FixedFormat, length: int) -> "FixedMacSpec":
+        """Hardware for every spec that ``form`` can be fitted to."""
+        return cls(bits=form.bits, length=length)
 
     def __post_init__(self) -> None:
         super().__post_init__()

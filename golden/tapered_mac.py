@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from golden.element import check_int
 from golden.mac import MacSpec, check_format
-from golden.tapered import TaperedSpec
+from golden.tapered import TaperedFormat, TaperedSpec
 
 __all__ = ["TaperedMacSpec"]
 
@@ -39,6 +39,14 @@ class TaperedMacSpec(MacSpec):
 
     #: A bias is in units of 2**(-2 * (bits - 1)) before the scale (spec/tapered.md, section 3).
     bias_fraction_bits = 2
+
+    @classmethod
+    def for_format(cls, form: TaperedFormat, length: int) -> "TaperedMacSpec":
+        """Hardware for every spec that ``form`` can be fitted to."""
+        low, high = form.runs or (1, form.bits)
+        if form.max_run is not None:
+            low = high = form.max_run
+        return cls(bits=form.bits, length=length, min_run=low, max_run=high)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,171 @@
+"""All designs by name: what ``generate``, ``test`` and ``formats`` know of.
+
+A number system is added by its line in ``SYSTEMS``; its designs follow from the units that every
+number system has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.lib import wiring
+
+from golden.fixed_mac import FixedMacSpec
+from golden.formats import Format, parse
+from golden.mac import ArraySpec
+from golden.tapered_mac import TaperedMacSpec
+from hdl.array import SystolicArray
+from hdl.datapath import Datapath
+from hdl.fixed import FixedDatapath
+from hdl.mac import Mac
+from hdl.tapered import TaperedDatapath
+
+__all__ = ["DESIGNS", "SYSTEMS", "Design", "Options", "System", "find"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Hardware parameters that a format does not have; see :class:`golden.mac.ArraySpec`."""
+
+    rows: int = 16
+    cols: int = 16
+    length: int = 4096
+    decoders: str = "edge"
+    zero_gating: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A number system with hardware.
+
+    Attributes
+    ----------
+    title : str
+        One line for tables.
+    presets : tuple of str
+        Format strings, the default one first.
+    units : tuple of str
+        Keys of ``UNITS`` that it has.
+    datapath : callable
+        Makes the arithmetic for a format and a length of dot products.
+    """
+
+    title: str
+    presets: tuple[str, ...]
+    units: tuple[str, ...]
+    datapath: Callable[[Any, int], Datapath]
+
+
+#: One line per number system, by stem.
+SYSTEMS: dict[str, System] = {
+    "fixed": System(
+        title="two's-complement fixed point (baseline)",
+        presets=("fixed8", "fixed6", "fixed4", "fixed16"),
+        units=("encoder", "mac", "array"),  # a code is its own operand
+        datapath=lambda form, length: FixedDatapath(FixedMacSpec.for_format(form, length)),
+    ),
+    "tapered": System(
+        title="tapered fixed point TFX(n, IS, SC) of TENT",
+        presets=("tapered8:runs=4-7", "tapered8", "tapered6", "tapered5"),
+        units=("decoder", "encoder", "mac", "array"),
+        datapath=lambda form, length: TaperedDatapath(TaperedMacSpec.for_format(form, length)),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A unit that can be generated, tested and measured.
+
+    Attributes
+    ----------
+    name : str
+        ``<stem>-<unit>``.
+    stem : str
+        Number system.
+    description : str
+        One line for tables.
+    presets : tuple of str
+        Format strings, the default one first.
+    bench : str
+        Module of the cocotb test bench.
+    build : callable
+        Makes the component for a format and options.
+    """
+
+    name: str
+    stem: str
+    description: str
+    presets: tuple[str, ...]
+    bench: str
+    build: Callable[[Format, Options], wiring.Component]
+
+
+def _array(datapath: Datapath, options: Options) -> wiring.Component:
+    spec = ArraySpec(
+        mac=datapath.spec,
+        rows=options.rows,
+        cols=options.cols,
+        decoders=options.decoders,
+        zero_gating=options.zero_gating,
+    )
+    return SystolicArray(datapath, spec)
+
+
+#: What a number system can be offered as: description, bench and builder by unit.
+UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
+    "decoder": (
+        "combinational decoder of one code",
+        "sim.tb_{stem}_decoder",
+        lambda datapath, options: datapath.decoder(),
+    ),
+    "encoder": (
+        "combinational encoder: one rounding of an exact sum",
+        "sim.tb_{stem}_encoder",
+        lambda datapath, options: datapath.encoder(),
+    ),
+    "mac": (
+        "streaming multiply-accumulate: decode, multiply, sum exactly, encode once",
+        "sim.tb_mac",
+        lambda datapath, options: Mac(datapath),
+    ),
+    "array": (
+        "output-stationary systolic array with bias, ReLU and encoders",
+        "sim.tb_array",
+        _array,
+    ),
+}
+
+
+def _design(stem: str, unit: str) -> Design:
+    system = SYSTEMS[stem]
+    description, bench, build = UNITS[unit]
+    return Design(
+        name=f"{stem}-{unit}",
+        stem=stem,
+        description=description,
+        presets=system.presets,
+        bench=bench.format(stem=stem),
+        build=lambda form, options: build(system.datapath(form, options.length), options),
+    )
+
+
+#: All designs by name.
+DESIGNS: dict[str, Design] = {
+    f"{stem}-{unit}": _design(stem, unit)
+    for stem, system in SYSTEMS.items()
+    for unit in system.units
+}
+
+
+def find(name: str) -> Design:
+    """Design called ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in DESIGNS:
+        raise ValueError(f"design must be one of {', '.join(DESIGNS)}, not {name!r}")
+    return DESIGNS[name]
