@@ -2,7 +2,8 @@
 
 The array is built in levels, so that every module stays small: :class:`ProcessingElement`,
 :class:`ArrayRow`, :class:`SystolicArray`.  Operands are skewed by :class:`Skew` at two edges,
-accumulators leave through one :class:`Drain` per column.
+accumulators leave through one :class:`Drain` per column, and :class:`Control` tells all when.
+Rows and arrays are wiring only, so that the cost of an array is that of its units.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from hdl.datapath import Datapath
 from hdl.hierarchy import place
 from hdl.mac import Finish, place_decoder
 
-__all__ = ["ArrayRow", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
+__all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
 
 #: The two operands of a product, as they appear in the names of ports.
 ROLES = ("activation", "weight")
@@ -214,12 +215,9 @@ class ArrayRow(wiring.Component):
 
 
 class Skew(wiring.Component):
-    """Delays lane n of a vector by n + 1 cycles.
+    """Delays lane n of a vector by n + 1 cycles; a pause becomes a vector of zeros.
 
-    Members
-    -------
-    i, o : In, Out(ArrayLayout(width, lanes))
-        Vector before and after.
+    The product of zero codes changes nothing, so nothing has to be told of a pause.
 
     Parameters
     ----------
@@ -227,8 +225,16 @@ class Skew(wiring.Component):
         Bits of a lane.
     lanes : int
         Number of lanes.
+
+    Members
+    -------
+    enter : In(1)
+        Take ``i``; zeros otherwise.
+    i, o : In, Out(ArrayLayout(width, lanes))
+        Vector before and after.
     """
 
+    enter: Signal
     i: Any
     o: Any
 
@@ -237,17 +243,110 @@ class Skew(wiring.Component):
         self.lanes = lanes
         self.module_name = f"skew_w{width}_n{lanes}"
         layout = data.ArrayLayout(unsigned(width), lanes)
-        super().__init__({"i": In(layout), "o": Out(layout)})
+        super().__init__({"enter": In(1), "i": In(layout), "o": Out(layout)})
 
     def elaborate(self, platform):
         m = Module()
         for lane in range(self.lanes):
-            value = self.i[lane]
+            value: Value = Mux(self.enter, self.i[lane], 0)
             for step in range(lane + 1):
                 delayed = Signal(self.width, name=f"lane_{lane}_step_{step}")
                 m.d.sync += delayed.eq(value)
                 value = delayed
             m.d.comb += self.o[lane].eq(value)
+        return m
+
+
+class Control(wiring.Component):
+    """Sequence of a tile: products, flush, then one row of results after the other.
+
+    Parameters
+    ----------
+    rows : int
+        Rows to drain.
+    flush : int
+        Cycles from the last operands to the last accumulator that they change.
+
+    Members
+    -------
+    i_valid, i_last, i_ready : In, In, Out(1)
+        Handshake of the operands.
+    o_valid, o_last, o_ready : Out, Out, In(1)
+        Handshake of the results.
+    enter : Out(1)
+        Operands are transferred.
+    shift : Out(1)
+        Accumulators move down by one row; the drains take the last one.
+    give : Out(1)
+        The drains encode what they took.
+    """
+
+    i_valid: Signal
+    i_last: Signal
+    i_ready: Signal
+    o_valid: Signal
+    o_last: Signal
+    o_ready: Signal
+    enter: Signal
+    shift: Signal
+    give: Signal
+
+    def __init__(self, rows: int, flush: int):
+        self.rows = rows
+        self.flush = flush
+        self.module_name = f"array_control_r{rows}_f{flush}"
+        super().__init__(
+            {
+                "i_valid": In(1),
+                "i_last": In(1),
+                "i_ready": Out(1),
+                "o_valid": Out(1),
+                "o_last": Out(1),
+                "o_ready": In(1),
+                "enter": Out(1),
+                "shift": Out(1),
+                "give": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        waiting = Signal(range(self.flush))
+        rows_left = Signal(range(self.rows + 1))
+        taken = Signal()  # the drains hold a row that has not been offered
+        taken_last = Signal()
+
+        # The two drain stages move when the output register is free.
+        move = Signal()
+        m.d.comb += [
+            move.eq(self.o_ready | ~self.o_valid),
+            self.give.eq(taken & move),
+            self.enter.eq(self.i_valid & self.i_ready),
+        ]
+        with m.If(move):
+            m.d.sync += [self.o_valid.eq(taken), self.o_last.eq(taken_last), taken.eq(0)]
+
+        with m.FSM(name="phase"):
+            with m.State("PRODUCTS"):
+                m.d.comb += self.i_ready.eq(1)
+                with m.If(self.i_valid & self.i_last):
+                    m.d.sync += waiting.eq(self.flush - 1)
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.sync += [waiting.eq(waiting - 1), rows_left.eq(self.rows)]
+                with m.If(waiting == 1):
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                with m.If(move & rows_left.any()):
+                    m.d.comb += self.shift.eq(1)
+                    m.d.sync += [
+                        rows_left.eq(rows_left - 1),
+                        taken.eq(1),
+                        taken_last.eq(rows_left == 1),
+                    ]
+                # Results must have left before settings may change and a new tile may come.
+                with m.If(~rows_left.any() & ~taken & move):
+                    m.next = "PRODUCTS"
         return m
 
 
@@ -420,27 +519,31 @@ class SystolicArray(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        spec, bits = self.spec, self.spec.mac.bits
+        spec = self.spec
+        control = place(m, "control", Control(spec.rows, self.flush), platform)
+        m.d.comb += [
+            control.i_valid.eq(self.i.valid),
+            control.i_last.eq(self.i.p.last),
+            self.i.ready.eq(control.i_ready),
+            self.o.valid.eq(control.o_valid),
+            self.o.p.last.eq(control.o_last),
+            control.o_ready.eq(self.o.ready),
+        ]
 
-        shift, give = self._control(m)
-
-        # A pause is a vector of zero codes: their products change nothing.
-        enter = Signal()
-        m.d.comb += enter.eq(self.i.valid & self.i.ready)
         edges = {}
         for role, codes, lanes in (
             ("activation", self.i.p.activations, spec.rows),
             ("weight", self.i.p.weights, spec.cols),
         ):
-            skew = place(m, f"{role}_skew", Skew(bits, lanes), platform)
-            m.d.comb += skew.i.eq(Mux(enter, codes.as_value(), 0))
+            skew = place(m, f"{role}_skew", Skew(spec.mac.bits, lanes), platform)
+            m.d.comb += [skew.enter.eq(control.enter), skew.i.eq(codes)]
             edges[role] = [self._edge(m, platform, role, n, skew.o[n]) for n in range(lanes)]
 
         weights = edges["weight"]
-        sums = [0] * spec.cols
+        sums: list[Any] = [0] * spec.cols
         for row in range(spec.rows):
             line = place(m, f"row_{row}", ArrayRow(self.datapath, spec), platform)
-            m.d.comb += [line.activation.eq(edges["activation"][row]), line.drain.eq(shift)]
+            m.d.comb += [line.activation.eq(edges["activation"][row]), line.drain.eq(control.shift)]
             for col in range(spec.cols):
                 m.d.comb += [
                     line.weights[col].eq(weights[col]),
@@ -455,8 +558,8 @@ class SystolicArray(wiring.Component):
             drain = place(m, f"drain_{col}", Drain(self.datapath), platform)
             m.d.comb += [
                 drain.accumulator.eq(sums[col]),
-                drain.take.eq(shift),
-                drain.give.eq(give),
+                drain.take.eq(control.shift),
+                drain.give.eq(control.give),
                 drain.bias.eq(self.bias[col]),
                 drain.relu.eq(self.relu),
                 self.o.p.codes[col].eq(drain.code),
@@ -471,42 +574,3 @@ class SystolicArray(wiring.Component):
         if self.spec.decoders == "pe":
             return code
         return place_decoder(m, platform, self, self.datapath, role, f"{role}_decoder_{lane}", code)
-
-    def _control(self, m):
-        """Sequence of a tile: products, flush, then one row of results after the other."""
-        spec = self.spec
-        shift = Signal()  # accumulators move down by one row
-        give = Signal()  # the row taken before is encoded and offered
-        waiting = Signal(range(self.flush), init=0)
-        rows_left = Signal(range(spec.rows + 1))
-        taken = Signal()  # the drain holds a row that has not been offered
-        taken_last = Signal()
-
-        # The two drain stages move when the output register is free.
-        move = Signal()
-        m.d.comb += [move.eq(self.o.ready | ~self.o.valid), give.eq(taken & move)]
-        with m.If(move):
-            m.d.sync += [self.o.valid.eq(taken), self.o.p.last.eq(taken_last), taken.eq(0)]
-
-        with m.FSM(name="phase"):
-            with m.State("PRODUCTS"):
-                m.d.comb += self.i.ready.eq(1)
-                with m.If(self.i.valid & self.i.p.last):
-                    m.d.sync += waiting.eq(self.flush - 1)
-                    m.next = "FLUSH"
-            with m.State("FLUSH"):
-                m.d.sync += [waiting.eq(waiting - 1), rows_left.eq(spec.rows)]
-                with m.If(waiting == 1):
-                    m.next = "DRAIN"
-            with m.State("DRAIN"):
-                with m.If(move & rows_left.any()):
-                    m.d.comb += shift.eq(1)
-                    m.d.sync += [
-                        rows_left.eq(rows_left - 1),
-                        taken.eq(1),
-                        taken_last.eq(rows_left == 1),
-                    ]
-                # Results must have left before settings may change and a new tile may come.
-                with m.If(~rows_left.any() & ~taken & move):
-                    m.next = "PRODUCTS"
-        return shift, give

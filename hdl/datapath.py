@@ -2,28 +2,27 @@
 
 from typing import Any, Protocol
 
-from golden.mac import MacSpec
-
 __all__ = ["Datapath"]
 
 
 class Datapath(Protocol):
-    """Factory of the arithmetic units of one number system, all for one :class:`MacSpec`.
+    """Factory of the arithmetic units of one number system.
 
     Attributes
     ----------
-    spec : MacSpec
-        Widths.
     operand : ShapeLike
         Shape of a decoded operand.  All bits zero must mean the value zero.
     decoder_config, encoder_config : dict of str to ShapeLike
         Run-time settings, by the name of the port that the decoder or encoder has for them.
     """
 
-    spec: MacSpec
     operand: Any
     decoder_config: dict[str, Any]
     encoder_config: dict[str, Any]
+
+    @property
+    def spec(self) -> Any:
+        """Widths, a :class:`~golden.mac.MacSpec`."""
 
     def decoder(self) -> Any:
         """Make the combinational unit ``code`` -> ``operand``; None where they are the same."""

@@ -8,10 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.lib import wiring
-
 from golden.fixed_mac import FixedMacSpec
-from golden.formats import Format, parse
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.array import SystolicArray
@@ -98,10 +95,10 @@ class Design:
     description: str
     presets: tuple[str, ...]
     bench: str
-    build: Callable[[Format, Options], wiring.Component]
+    build: Callable[[Any, Options], Any]
 
 
-def _array(datapath: Datapath, options: Options) -> wiring.Component:
+def _array(datapath: Datapath, options: Options) -> SystolicArray:
     spec = ArraySpec(
         mac=datapath.spec,
         rows=options.rows,
