@@ -198,6 +198,10 @@ class EnergyArc:
     rise: Table
     fall: Table
 
+    def mean(self, slew_ns: float, load_ff: float) -> float:
+        """Mean energy in pJ of a rising and a falling output."""
+        return (self.rise.value(slew_ns, load_ff) + self.fall.value(slew_ns, load_ff)) / 2
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
@@ -386,6 +390,11 @@ class CellLibrary:
         Usable cells by name.
     digest : str
         SHA-256 of what the library was made from; equal for equal content.
+    max_slew_ns : float or None
+        Slowest edge that the library allows in ns, where stated.
+    thresholds_pct : tuple of float
+        Between which points of an edge times are measured, in per cent of the supply: delays from
+        the first of an input to the second of an output, slews from the third to the fourth.
     notes : tuple of str
         Cells that were left out, each with the reason.
     text : str or None
@@ -400,6 +409,8 @@ class CellLibrary:
     temperature_c: float
     cells: dict[str, Cell]
     digest: str
+    max_slew_ns: float | None = None
+    thresholds_pct: tuple[float, float, float, float] = (50.0, 50.0, 20.0, 80.0)
     notes: tuple[str, ...] = ()
     text: str | None = field(default=None, repr=False)
 

@@ -355,7 +355,8 @@ class Function:
         object.__setattr__(self, "tree", tree)
 
     def __str__(self) -> str:
-        return _infix(self.tree, {}, _LIBERTY_STYLE)
+        text = _infix(self.tree, {}, _LIBERTY_STYLE)
+        return text[1:-1] if text[0] == "(" else text
 
     def renamed(self, names: Mapping[str, str]) -> "Function":
         """Replace names, by other names or by expressions in parentheses."""

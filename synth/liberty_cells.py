@@ -72,16 +72,42 @@ def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
     voltage, temperature = _corner(root, origin)
     return CellLibrary(
         name=root.name,
-        version=root.simple.get("revision", ""),
+        version=", ".join(filter(None, (root.simple.get(key) for key in ("revision", "date")))),
         source=Path(origin).name,
         licence="",
         voltage_v=voltage,
         temperature_c=temperature,
         cells=cells,
+        max_slew_ns=_max_slew(root, units),
+        thresholds_pct=_thresholds(root, origin),
         digest=hashlib.sha256(text.encode()).hexdigest(),
         notes=tuple(notes),
         text=text,
     )
+
+
+def _max_slew(root: Group, units: _Units) -> float | None:
+    try:
+        return float(root.simple["default_max_transition"]) * units.time_ns
+    except (KeyError, ValueError):
+        return None
+
+
+def _thresholds(root: Group, origin: str) -> tuple[float, float, float, float]:
+    """Measuring points of a rising edge; where left out, the defaults of the format."""
+    points = []
+    for key, default in (
+        ("input_threshold_pct_rise", "50"),
+        ("output_threshold_pct_rise", "50"),
+        ("slew_lower_threshold_pct_rise", "20"),
+        ("slew_upper_threshold_pct_rise", "80"),
+    ):
+        text = root.simple.get(key, default)
+        try:
+            points.append(float(text))
+        except ValueError:
+            raise ValueError(f"{key} of {origin!r} must be a number, not {text!r}") from None
+    return points[0], points[1], points[2], points[3]
 
 
 def _corner(root: Group, origin: str) -> tuple[float, float]:

@@ -51,8 +51,12 @@ def write_liberty(library: "CellLibrary") -> str:
         "  nom_process : 1;",
         f"  nom_voltage : {library.voltage_v:g};",
         f"  nom_temperature : {library.temperature_c:g};",
-        f"  default_max_transition : {writer.largest_slew:.6g};",
     ]
+    points = ("input_threshold", "output_threshold", "slew_lower_threshold", "slew_upper_threshold")
+    for point, percent in zip(points, library.thresholds_pct, strict=True):
+        head += [f"  {point}_pct_{edge} : {percent:g};" for edge in ("rise", "fall")]
+    if library.max_slew_ns is not None:
+        head.append(f"  default_max_transition : {library.max_slew_ns:.6g};")
     return "\n".join([*head, *writer.templates(), *cells, "}", ""])
 
 
@@ -61,7 +65,6 @@ class _Writer:
 
     def __init__(self) -> None:
         self._templates: dict[tuple[str, tuple[float, ...], tuple[float, ...]], str] = {}
-        self.largest_slew = 0.0
 
     def templates(self) -> Iterator[str]:
         """Lines of all templates in the order of their first use."""
@@ -152,10 +155,6 @@ class _Writer:
             }
             yield from self._tables("delay", delays)
             yield "      }"
-            slews = (arc.slew_rise, arc.slew_fall)
-            for table in slews:
-                if table is not None:
-                    self.largest_slew = max(self.largest_slew, table.rows[-1])
         for energy in cell.energies:
             if energy.pin == pin.name:
                 related = {} if energy.related is None else {"related_pin": energy.related}

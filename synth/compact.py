@@ -1,0 +1,407 @@
+"""Compact cell libraries: a TOML file of a few numbers per cell in place of megabytes of tables.
+
+Delay and slew of every arc, setup times and energies become linear functions of input slew and
+load.  They are fitted where nets of synthesised logic lie: slews from half to four times that of
+a fan-out of four, loads from 1/32 to 1/4 of what an output may drive at most (chosen).
+"""
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from synth.cells import Cell, CellLibrary, EnergyArc, FlipFlop, Pin, SetupArc, Table, TimingArc
+from synth.liberty import Function
+
+__all__ = ["compact_text", "parse_compact"]
+
+#: Where the linear functions are fitted: multiples of the slew of a fan-out of four ...
+SLEWS = (0.5, 1.0, 2.0, 4.0)
+#: ... and fractions of an output's largest load.
+LOADS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
+
+PS_PER_NS = 1e3
+FJ_PER_PJ = 1e3
+
+LEGEND = """\
+# Compact cell library: figures taken from the library named below, no text of it.
+# Units: ps, fF, fJ, nW, um2.  Three numbers [a, b, c] are a + b * load + c * slew, load in fF and
+# slew of the input in ps; two numbers [a, c] are a + c * slew.  Delays are measured between the
+# first two of `thresholds` (of the input and the output, in per cent of the supply), slews between
+# the last two.
+#   inputs    capacitance for a rising and a falling edge; nominal, where it is not the larger
+#   outputs   function, largest load
+#   arcs      input, output, sense, delay and then slew of a rising and of a falling output
+#   energies  input, output, internal energy per transition of the output
+#   setups    input, setup time of a rising and of a falling input; b belongs to the slew of the
+#             clock in ps and c to that of the input
+#   passive   energy per transition of an input beyond that of the outputs
+#   clock     energy at the clock pin per period in which the state stays, and in which it changes
+"""
+
+#: Axes of the tables into which the linear functions are put; any two points would do.
+_SLEW_AXIS = (0.01, 0.05)
+_LOAD_AXIS = (1.0, 10.0)
+
+
+def compact_text(library: CellLibrary) -> str:
+    """Write a library in the compact form.
+
+    Parameters
+    ----------
+    library : CellLibrary
+        Library with tables of any kind; all of its cells are written.
+
+    Returns
+    -------
+    str
+        TOML; the same for equal libraries.
+
+    Raises
+    ------
+    ValueError
+        If the library has no inverter, whose slew sets the range of the fits.
+    """
+    if not library.of_kind("inverter"):
+        raise ValueError(f"library must hold an inverter, not only {sorted(library.cells)}")
+    head = {
+        "name": library.name,
+        "version": library.version,
+        "source": library.source,
+        "licence": library.licence,
+        "voltage_v": library.voltage_v,
+        "temperature_c": library.temperature_c,
+    }
+    if library.max_slew_ns is not None:
+        head["max_slew"] = _rounded(library.max_slew_ns * PS_PER_NS)
+    slews = [factor * library.fo4_slew_ns for factor in SLEWS]
+    lines = [
+        f"{LEGEND}{tomli_w.dumps(head)}thresholds = {_inline(library.thresholds_pct)}",
+        "",
+    ]
+    for cell in library.cells.values():
+        lines += _cell_lines(cell, slews)
+    return "\n".join(lines) + "\n"
+
+
+def _cell_lines(cell: Cell, slews: Sequence[float]) -> Iterator[str]:
+    yield f"[cells.{json.dumps(cell.name)}]"
+    yield f"area = {_rounded(cell.area_um2)}"
+    yield f"leakage = {_rounded(cell.leakage_nw)}"
+    pins = cell.pins
+    inputs = {}
+    for name in cell.inputs:
+        edges = [pins[name].rise_cap_ff, pins[name].fall_cap_ff]
+        inputs[name] = edges if pins[name].cap_ff == max(edges) else [*edges, pins[name].cap_ff]
+    outputs = {name: [str(cell.functions[name]), _max_load(cell, name)] for name in cell.outputs}
+    yield f"inputs = {_inline(inputs)}"
+    yield f"outputs = {_inline(outputs)}"
+    if cell.ff is not None:
+        yield f"ff = {_inline(_flip_flop_record(cell.ff))}"
+    yield from _rows("arcs", _arc_rows(cell, slews))
+    yield from _rows("energies", _energy_rows(cell, slews))
+    yield from _rows("setups", _setup_rows(cell, slews))
+    if cell.passive:
+        passive = {name: _line(table, slews) for name, table in cell.passive.items()}
+        yield f"passive = {_inline(passive)}"
+    if cell.clock_idle is not None and cell.clock_active is not None:
+        both = [_line(cell.clock_idle, slews), _line(cell.clock_active, slews)]
+        yield f"clock = {_inline(both)}"
+    yield ""
+
+
+def _flip_flop_record(ff: FlipFlop) -> dict[str, str]:
+    record = {
+        "clock": ff.clock,
+        "edge": ff.clock_edge,
+        "next_state": str(ff.next_state),
+        "state": ff.state,
+        "inverted_state": ff.inverted_state,
+    }
+    for key, function in (("clear", ff.clear), ("preset", ff.preset)):
+        if function is not None:
+            record[key] = str(function)
+    return record
+
+
+def _max_load(cell: Cell, output: str) -> float:
+    """Largest load of an output in fF: as stated, else the largest that its tables know."""
+    stated = cell.pins[output].max_cap_ff
+    if stated is not None:
+        return stated
+    tables = (arc.delay_rise or arc.delay_fall for arc in cell.arcs if arc.pin == output)
+    return max((table.columns[-1] for table in tables if table is not None), default=0.0)
+
+
+def _arc_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
+    """One row per input, output and sense; of several arcs that of the slowest counts."""
+    groups: dict[tuple[str, str, str], list[TimingArc]] = {}
+    for arc in cell.arcs:
+        groups.setdefault((arc.related, arc.pin, arc.sense), []).append(arc)
+    for (related, pin, sense), arcs in groups.items():
+        loads = [fraction * _max_load(cell, pin) for fraction in LOADS]
+        row: list[Any] = [related, pin, sense]
+        for name in ("delay_rise", "delay_fall", "slew_rise", "slew_fall"):
+            tables = [table for arc in arcs if (table := getattr(arc, name)) is not None]
+            points = _points(tables, slews, loads, PS_PER_NS)
+            row.append(_fit(points, relative=True) if tables else [])
+        yield row
+
+
+def _energy_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
+    for arc in cell.energies:
+        loads = [fraction * _max_load(cell, arc.pin) for fraction in LOADS]
+        points = [
+            (load, slew * PS_PER_NS, FJ_PER_PJ * arc.mean(slew, load))
+            for slew, load in itertools.product(slews, loads)
+        ]
+        yield [arc.related or "", arc.pin, _fit(points, relative=False)]
+
+
+def _setup_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
+    groups: dict[str, list[SetupArc]] = {}
+    for arc in cell.setups:
+        groups.setdefault(arc.pin, []).append(arc)
+    for pin, arcs in groups.items():
+        row: list[Any] = [pin]
+        for name in ("rise", "fall"):
+            tables = [table for arc in arcs if (table := getattr(arc, name)) is not None]
+            # Slew of the clock by slew of the data; the first takes the place of the load.
+            points = [
+                (clock * PS_PER_NS, data * PS_PER_NS, value)
+                for clock, data in itertools.product(slews, slews)
+                for value in [max((t.value(clock, data) for t in tables), default=0.0) * PS_PER_NS]
+            ]
+            row.append(_fit(points, relative=False) if tables else [])
+        yield row
+
+
+#: Load in fF, slew in ps, value in ps or fJ.
+_Point = tuple[float, float, float]
+
+
+def _points(
+    tables: Sequence[Table], slews: Sequence[float], loads: Sequence[float], scale: float
+) -> list[_Point]:
+    """Sample the largest of some tables."""
+    if not tables:
+        return []
+    return [
+        (load, slew * PS_PER_NS, scale * max(table.value(slew, load) for table in tables))
+        for slew, load in itertools.product(slews, loads)
+    ]
+
+
+def _fit(points: Sequence[_Point], *, relative: bool) -> list[float]:
+    """Fit a + b * load + c * slew by least squares of the absolute or the relative error."""
+    table = np.array(points)
+    loads, slews, values = table.T
+    weights = 1 / np.abs(values) if relative and np.all(values) else np.ones_like(values)
+    design = np.column_stack([np.ones_like(values), loads, slews])
+    solution, *_ = np.linalg.lstsq(design * weights[:, None], values * weights, rcond=None)
+    # Digits worth less than 1/500 of the typical value are noise, and make files longer.
+    largest = np.maximum(np.abs(design).max(axis=0), 1e-9)
+    quantum = np.maximum(np.abs(values).mean() / 500, 1e-9) / largest
+    decimals = np.maximum(np.ceil(-np.log10(quantum)), 0).astype(int)
+    return [round(float(x), int(n)) for x, n in zip(solution, decimals, strict=True)]
+
+
+def _line(table: Table, slews: Sequence[float]) -> list[float]:
+    """Fit a + c * slew to an energy."""
+    points = [(0.0, slew * PS_PER_NS, table.value(slew) * FJ_PER_PJ) for slew in slews]
+    base, _, slope = _fit(points, relative=False)
+    return [base, slope]
+
+
+def _rounded(number: float) -> float:
+    """Round to four significant digits; a zero loses its sign."""
+    return float(f"{number:.4g}") + 0.0
+
+
+def _inline(value: Any) -> str:
+    """Write a value on one line, which the TOML package does not do for arrays."""
+    match value:
+        case str():
+            return json.dumps(value)
+        case float():
+            return f"{_rounded(value):g}"
+        case Mapping():
+            return "{" + ", ".join(f"{_key(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+        case _:
+            return "[" + ", ".join(_inline(item) for item in value) + "]"
+
+
+def _key(name: str) -> str:
+    return name if name.isascii() and name.replace("_", "").isalnum() else json.dumps(name)
+
+
+def _rows(key: str, rows: Iterator[list[Any]]) -> Iterator[str]:
+    lines = [f"  {_inline(row)}," for row in rows]
+    if lines:
+        yield f"{key} = ["
+        yield from lines
+        yield "]"
+
+
+def parse_compact(text: str, origin: str) -> CellLibrary:
+    """Read a library in the compact form.
+
+    Parameters
+    ----------
+    text : str
+        TOML as :func:`compact_text` writes it.
+    origin : str
+        What to call the text in messages.
+
+    Returns
+    -------
+    CellLibrary
+
+    Raises
+    ------
+    ValueError
+        If the text is not TOML, or a part is missing or malformed.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error)
+        raise ValueError(f"library must be TOML, not {origin!r}: {reason}") from None
+    try:
+        max_slew = data.get("max_slew")
+        return CellLibrary(
+            name=data["name"],
+            version=data["version"],
+            source=data["source"],
+            licence=data["licence"],
+            voltage_v=float(data["voltage_v"]),
+            temperature_c=float(data["temperature_c"]),
+            thresholds_pct=_four(data["thresholds"]),
+            max_slew_ns=None if max_slew is None else max_slew / PS_PER_NS,
+            cells={name: _cell(name, record) for name, record in data["cells"].items()},
+            digest=hashlib.sha256(text.encode()).hexdigest(),
+        )
+    except KeyError as error:
+        raise ValueError(f"compact library {origin!r} must have a key {error}") from None
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"compact library {origin!r} must be well formed: {error}") from None
+
+
+def _four(numbers: Sequence[float]) -> tuple[float, float, float, float]:
+    a, b, c, d = (float(number) for number in numbers)
+    return a, b, c, d
+
+
+def _cell(name: str, record: Mapping[str, Any]) -> Cell:
+    ff = _flip_flop(record["ff"]) if "ff" in record else None
+    pins = {}
+    for pin, (rise, fall, *nominal) in record["inputs"].items():
+        pins[pin] = Pin(
+            name=pin,
+            direction="input",
+            cap_ff=float(nominal[0] if nominal else max(rise, fall)),
+            rise_cap_ff=float(rise),
+            fall_cap_ff=float(fall),
+            is_clock=ff is not None and ff.clock == pin,
+        )
+    for pin, (function, max_cap) in record["outputs"].items():
+        pins[pin] = Pin(
+            name=pin,
+            direction="output",
+            function=Function(function),
+            max_cap_ff=float(max_cap) or None,
+        )
+    clock = [_energy_line(line) for line in record.get("clock", [])]
+    return Cell(
+        name=name,
+        area_um2=float(record["area"]),
+        leakage_nw=float(record["leakage"]),
+        pins=pins,
+        ff=ff,
+        arcs=tuple(_timing_arc(*row) for row in record.get("arcs", [])),
+        setups=tuple(
+            SetupArc(pin=pin, related=ff.clock, rise=_setup(rise), fall=_setup(fall))
+            for pin, rise, fall in record.get("setups", [])
+            if ff is not None
+        ),
+        energies=tuple(_energy_arc(*row) for row in record.get("energies", [])),
+        passive={pin: _energy_line(line) for pin, line in record.get("passive", {}).items()},
+        clock_idle=clock[0] if clock else None,
+        clock_active=clock[1] if clock else None,
+    )
+
+
+def _flip_flop(record: Mapping[str, str]) -> FlipFlop:
+    clear, preset = (
+        Function(record[key]) if key in record else None for key in ("clear", "preset")
+    )
+    return FlipFlop(
+        clock=record["clock"],
+        clock_edge=record["edge"],
+        next_state=Function(record["next_state"]),
+        state=record["state"],
+        inverted_state=record["inverted_state"],
+        clear=clear,
+        preset=preset,
+    )
+
+
+def _timing_arc(
+    related: str,
+    pin: str,
+    sense: str,
+    delay_rise: Sequence[float],
+    delay_fall: Sequence[float],
+    slew_rise: Sequence[float],
+    slew_fall: Sequence[float],
+) -> TimingArc:
+    return TimingArc(
+        pin=pin,
+        related=related,
+        sense=sense,
+        delay_rise=_time(delay_rise),
+        delay_fall=_time(delay_fall),
+        slew_rise=_time(slew_rise),
+        slew_fall=_time(slew_fall),
+    )
+
+
+def _energy_arc(related: str, pin: str, numbers: Sequence[float]) -> EnergyArc:
+    table = _plane(numbers, _LOAD_AXIS, 1.0, FJ_PER_PJ)
+    return EnergyArc(pin=pin, related=related or None, rise=table, fall=table)
+
+
+def _time(numbers: Sequence[float]) -> Table | None:
+    return _plane(numbers, _LOAD_AXIS, 1.0, PS_PER_NS) if numbers else None
+
+
+def _setup(numbers: Sequence[float]) -> Table | None:
+    if not numbers:
+        return None
+    base, clock, data = numbers
+    # Rows are the slew of the clock, columns that of the data.
+    return _plane((base, data, clock), _SLEW_AXIS, PS_PER_NS, PS_PER_NS)
+
+
+def _plane(
+    numbers: Sequence[float], columns: tuple[float, float], column_unit: float, unit: float
+) -> Table:
+    """Put a + b * column + c * row into a table; rows are slews in ns, seen as ps by c."""
+    a, b, c = numbers
+    values = tuple(
+        tuple((a + b * column * column_unit + c * row * PS_PER_NS) / unit for column in columns)
+        for row in _SLEW_AXIS
+    )
+    return Table(_SLEW_AXIS, columns, values)
+
+
+def _energy_line(numbers: Sequence[float]) -> Table:
+    """Put a + c * slew into a table of one column."""
+    a, c = numbers
+    values = tuple(((a + c * slew * PS_PER_NS) / FJ_PER_PJ,) for slew in _SLEW_AXIS)
+    return Table(_SLEW_AXIS, (0.0,), values)
