@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from golden.mac import ArraySpec
 from hdl.datapath import Datapath
 from hdl.hierarchy import place
-from hdl.mac import Finish, place_decoder
+from hdl.mac import biased, place_decoder, place_encoder
 
 __all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
 
@@ -353,17 +353,17 @@ class Control(wiring.Component):
 class Drain(wiring.Component):
     """What becomes of the accumulators of one column: bias, ReLU, encoder, output register.
 
-    Holds still unless ``take`` or ``give``, so that the sums that grow at the end of a column cost
-    no energy here.
+    Stands still unless ``take`` or ``give``, so that the sums that grow at the end of a column
+    cost no energy here.
 
     Members
     -------
     accumulator : In(signed(accumulator_width))
         Accumulator of the last row.
     take : In(1)
-        Load it.
+        Add the bias to it and keep the sum.
     give : In(1)
-        Load ``code`` with what was taken before.
+        Load ``code`` with the sum that was kept.
     bias : In(signed(sum_width))
         Added to the sum, in units of 2**MacSpec.sum_exp.
     relu : In(1)
@@ -403,20 +403,15 @@ class Drain(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        finish = place(m, "finish", Finish(self.datapath), platform)
-        taken = Signal.like(self.accumulator)
+        # Zero but when it is taken, so that nothing moves here while the sum grows.
+        accumulator = Signal.like(self.accumulator, name="accumulator_taken")
+        m.d.comb += accumulator.eq(Mux(self.take, self.accumulator, 0))
+        total = Signal(signed(self.datapath.spec.sum_width))
         with m.If(self.take):
-            m.d.sync += taken.eq(self.accumulator)
+            m.d.sync += total.eq(biased(m, self.datapath, accumulator, self.bias, self.relu))
+        code = place_encoder(m, platform, self, self.datapath, total)
         with m.If(self.give):
-            m.d.sync += self.code.eq(finish.code)
-        m.d.comb += [
-            finish.accumulator.eq(taken),
-            finish.bias.eq(self.bias),
-            finish.relu.eq(self.relu),
-        ]
-        for name in self.datapath.encoder_config:
-            port = f"result_{name}"
-            m.d.comb += getattr(finish, port).eq(getattr(self, port))
+            m.d.sync += self.code.eq(code)
         return m
 
 

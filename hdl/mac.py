@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.datapath import Datapath
 from hdl.hierarchy import place
 
-__all__ = ["Finish", "Mac", "place_decoder"]
+__all__ = ["Mac", "biased", "place_decoder", "place_encoder"]
 
 
 def place_decoder(
@@ -29,60 +29,24 @@ def place_decoder(
     return decoder.operand
 
 
-class Finish(wiring.Component):
-    """Combinational end of a dot product: bias, ReLU, encoder.
+def place_encoder(m: Module, platform: Any, owner: Any, datapath: Datapath, total: Any) -> Any:
+    """Code of ``total``, through an encoder placed as ``encoder``.
 
-    Parameters
-    ----------
-    datapath : Datapath
-        Number system.
-
-    Members
-    -------
-    accumulator : In(signed(accumulator_width))
-        Exact sum of products.
-    bias : In(signed(sum_width))
-        Added to the sum, in units of 2**MacSpec.sum_exp.
-    relu : In(1)
-        Replace a negative sum by zero.
-    result_* : In
-        Settings of the encoder.
-    code : Out(bits)
-        Result.
+    The encoder's settings are the ports of ``owner`` that start with ``result``.
     """
+    encoder = place(m, "encoder", datapath.encoder(), platform)
+    m.d.comb += encoder.total.eq(total)
+    for setting in datapath.encoder_config:
+        m.d.comb += getattr(encoder, setting).eq(getattr(owner, f"result_{setting}"))
+    return encoder.code
 
-    accumulator: Signal
-    bias: Signal
-    relu: Signal
-    code: Signal
 
-    def __init__(self, datapath: Datapath):
-        self.datapath = datapath
-        spec = datapath.spec
-        self.module_name = f"{spec.stem}_finish_{spec.label}_a{spec.accumulator_width}"
-        super().__init__(
-            {
-                "accumulator": In(signed(spec.accumulator_width)),
-                "bias": In(signed(spec.sum_width)),
-                "relu": In(1),
-                "code": Out(spec.bits),
-            }
-            | {f"result_{name}": In(shape) for name, shape in datapath.encoder_config.items()}
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        spec = self.datapath.spec
-        encoder = place(m, "encoder", self.datapath.encoder(), platform)
-        total = Signal(signed(spec.sum_width))
-        m.d.comb += [
-            total.eq((self.accumulator << spec.bias_fraction_bits) + self.bias),
-            encoder.total.eq(Mux(self.relu & total[-1], 0, total)),
-            self.code.eq(encoder.code),
-        ]
-        for name in self.datapath.encoder_config:
-            m.d.comb += getattr(encoder, name).eq(getattr(self, f"result_{name}"))
-        return m
+def biased(m: Module, datapath: Datapath, accumulator: Any, bias: Any, relu: Any) -> Any:
+    """Sum of ``accumulator`` and ``bias``; zero if that is negative and ``relu`` is set."""
+    spec = datapath.spec
+    biased_sum = Signal(signed(spec.sum_width))
+    m.d.comb += biased_sum.eq((accumulator << spec.bias_fraction_bits) + bias)
+    return Mux(relu & biased_sum[-1], 0, biased_sum)
 
 
 class Mac(wiring.Component):
@@ -119,7 +83,7 @@ class Mac(wiring.Component):
     relu: Signal
 
     #: Cycles from the last accepted pair to the offered result.
-    latency = 3
+    latency = 4
 
     def __init__(self, datapath: Datapath):
         self.datapath = datapath
@@ -146,7 +110,6 @@ class Mac(wiring.Component):
         m = Module()
         spec = self.datapath.spec
         product = place(m, "product", self.datapath.product(), platform)
-        finish = place(m, "finish", Finish(self.datapath), platform)
 
         # Everything moves together, or waits for the result to be accepted.
         move = Signal()
@@ -175,16 +138,13 @@ class Mac(wiring.Component):
                     first.eq(pair.last),
                 ]
 
-        m.d.comb += [
-            finish.accumulator.eq(accumulator),
-            finish.bias.eq(self.bias),
-            finish.relu.eq(self.relu),
-        ]
-        for name in self.datapath.encoder_config:
-            port = f"result_{name}"
-            m.d.comb += getattr(finish, port).eq(getattr(self, port))
+        total = Signal(signed(spec.sum_width))
+        total_valid = Signal()
+        code = place_encoder(m, platform, self, self.datapath, total)
         with m.If(move):
-            m.d.sync += self.o.valid.eq(summed)
+            m.d.sync += [total_valid.eq(summed), self.o.valid.eq(total_valid)]
             with m.If(summed):
-                m.d.sync += self.o.p.eq(finish.code)
+                m.d.sync += total.eq(biased(m, self.datapath, accumulator, self.bias, self.relu))
+            with m.If(total_valid):
+                m.d.sync += self.o.p.eq(code)
         return m

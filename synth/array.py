@@ -1,0 +1,471 @@
+"""A systolic array as mapped netlists of its units, run together on tiles of a layer.
+
+An array is wiring between units (:mod:`hdl.array`), so each distinct unit is mapped once, and one
+simulation holds all its instances as lanes.  The units feed one another through the same
+connections as in the generated Verilog; the codes that leave are compared with the golden model's,
+so what is measured is what was verified.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.mac import ArraySpec
+from hdl.array import ROLES, Control, Drain, ProcessingElement, Skew, SystolicArray
+from hdl.datapath import Datapath
+from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
+from synth.cells import CellLibrary
+from synth.netlist import CellClass, Netlist, classify
+from synth.timing import Path, Timing, analyse
+from synth.verilog import VerilogDesign, to_verilog
+from synth.yosys import MappedNetlist, map_netlist
+
+__all__ = ["ArrayRun", "MappedArray", "MappedUnit", "TileBatch"]
+
+#: Most lanes of processing elements that are simulated at once; the rest of a wide array's
+#: columns is left out, because all columns of a batch carry the same kind of data.
+MAX_LANES = 1 << 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileBatch:
+    """Tiles of one layer, all of the same length, as an array gets them.
+
+    Parameters
+    ----------
+    activations : ndarray of int, shape (tiles, rows, length)
+        Codes.
+    weights : ndarray of int, shape (tiles, length, cols)
+        Codes.
+    bias : ndarray of int64, shape (tiles, cols)
+        In units of 2**MacSpec.sum_exp.
+    relu : bool
+        Whether negative sums become zero.
+    settings : mapping of str to int
+        Run-time settings by port, see MacSpec.settings.
+    results : ndarray of int, shape (tiles, rows, cols)
+        Codes that the golden model says.
+    products : int
+        Products that the layer needs; lanes that only fill up a tile do not count.
+    """
+
+    activations: npt.NDArray[Any]
+    weights: npt.NDArray[Any]
+    bias: npt.NDArray[np.int64]
+    relu: bool
+    settings: Mapping[str, int]
+    results: npt.NDArray[Any]
+    products: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedUnit:
+    """One distinct module of an array.
+
+    Attributes
+    ----------
+    name : str
+        Module.
+    count : int
+        Instances in the array.
+    mapped : MappedNetlist
+        Cells.
+    netlist : Netlist
+        The same, levelised.
+    classes : tuple of str
+        What each instance of ``netlist`` is there for.
+    timing : Timing
+        Longest paths.
+    """
+
+    name: str
+    count: int
+    mapped: MappedNetlist
+    netlist: Netlist
+    classes: tuple[str, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRun:
+    """Switching activity of a batch of tiles.
+
+    Attributes
+    ----------
+    activity : dict of str to Activity
+        By unit; ``lane_cycles`` counts simulated instances times cycles.
+    tiles : int
+        Number of tiles.
+    cycles : int
+        Cycles of one tile.
+    simulated : dict of str to int
+        Instances of each unit in one tile that were simulated.
+    """
+
+    activity: dict[str, Activity]
+    tiles: int
+    cycles: int
+    simulated: dict[str, int]
+
+
+def _sources(design: VerilogDesign, name: str) -> dict[str, str]:
+    """Module ``name`` and all that is in it, by module."""
+    sources = {name: design.modules[name]}
+    for child in design.children[name]:
+        sources |= _sources(design, child)
+    return sources
+
+
+class MappedArray:
+    """Units of a systolic array, mapped to a cell library.
+
+    Parameters
+    ----------
+    datapath : Datapath
+        Number system.
+    spec : ArraySpec
+        Size and options.
+    library : CellLibrary
+        Cells.
+    clock_ns : float
+        Clock period that mapping aims at.
+    wire_cap_ff : float
+        Capacitance of the wire to every pin.
+    workers : int
+        Yosys processes at a time.
+
+    Attributes
+    ----------
+    units : dict of str to MappedUnit
+        Keys ``"activation_skew"``, ``"weight_skew"``, ``"activation_decoder"``,
+        ``"weight_decoder"``, ``"pe"``, ``"drain"``, ``"control"``.
+    verilog : VerilogDesign
+        The whole array.
+    """
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        spec: ArraySpec,
+        library: CellLibrary,
+        *,
+        clock_ns: float,
+        wire_cap_ff: float = 0.0,
+        workers: int = 2,
+    ) -> None:
+        self.datapath = datapath
+        self.spec = spec
+        self.library = library
+        self.clock_ns = clock_ns
+        self.wire_cap_ff = wire_cap_ff
+        top = SystolicArray(datapath, spec)
+        self.cycles = top.cycles
+        self.verilog = to_verilog(top)
+
+        parts: dict[str, tuple[Any, int]] = {
+            "activation_skew": (Skew(spec.mac.bits, spec.rows), 1),
+            "weight_skew": (Skew(spec.mac.bits, spec.cols), 1),
+            "pe": (ProcessingElement(datapath, spec), spec.rows * spec.cols),
+            "drain": (Drain(datapath), spec.cols),
+            "control": (Control(spec.rows, top.flush), 1),
+        }
+        if spec.decoders == "edge" and (decoder := datapath.decoder()) is not None:
+            parts["activation_decoder"] = (decoder, spec.rows)
+            parts["weight_decoder"] = (decoder, spec.cols)
+
+        names = {role: part.module_name for role, (part, _) in parts.items()}
+        distinct = sorted(set(names.values()))
+        with ThreadPoolExecutor(workers) as pool:
+            units = dict(zip(distinct, pool.map(self._map, distinct), strict=True))
+        self.units = {
+            role: MappedUnit(
+                name=names[role],
+                count=count,
+                mapped=units[names[role]][0],
+                netlist=units[names[role]][1],
+                classes=self._classes(role, units[names[role]][1]),
+                timing=units[names[role]][2],
+            )
+            for role, (_, count) in parts.items()
+        }
+
+    def _map(self, name: str) -> tuple[MappedNetlist, Netlist, Timing]:
+        """Map one module, with all that is in it."""
+        mapped = map_netlist(
+            _sources(self.verilog, name), name, self.library, clock_ns=self.clock_ns
+        )
+        timing = analyse(mapped.module, self.library, wire_cap_ff=self.wire_cap_ff)
+        return mapped, Netlist(mapped, self.library), timing
+
+    def _classes(self, role: str, netlist: Netlist) -> tuple[str, ...]:
+        """Class of each cell: by structure in a processing element, by unit elsewhere."""
+        if role == "pe":
+            operands = {
+                "activation": ["activation", "activation_out"],
+                "weight": ["weight", "weight_out"],
+            }
+            decoding = self.spec.decoders == "pe" and self.datapath.decoder() is not None
+            return tuple(
+                str(kind)
+                for kind in classify(
+                    netlist, operands=operands, accumulators=["accumulator"], decoders=decoding
+                )
+            )
+        logic = {
+            "activation_skew": "registers",
+            "weight_skew": "registers",
+            "activation_decoder": "decode",
+            "weight_decoder": "decode",
+            "drain": "encode",
+            "control": "control",
+        }[role]
+        return tuple(
+            str(CellClass.REGISTERS) if cell.ff is not None else logic
+            for cell in netlist.instances
+        )
+
+    @property
+    def area_um2(self) -> float:
+        """Area of all cells of the array, in square micrometres."""
+        return sum(unit.count * unit.mapped.area_um2 for unit in self.units.values())
+
+    @property
+    def cells(self) -> int:
+        """Cells of the array."""
+        return sum(unit.count * unit.mapped.cell_count for unit in self.units.values())
+
+    @property
+    def leakage_uw(self) -> float:
+        """Leakage of all cells, in microwatts."""
+        return sum(
+            unit.count * sum(cell.cell.leakage_nw for cell in unit.netlist.instances if cell.cell)
+            for unit in self.units.values()
+        ) / 1e3
+
+    def area_breakdown_um2(self) -> dict[str, float]:
+        """Area by class of cell; adds up to `area_um2`."""
+        areas: dict[str, float] = {}
+        for unit in self.units.values():
+            for instance, kind in zip(unit.netlist.instances, unit.classes, strict=True):
+                if instance.cell is not None:
+                    areas[kind] = areas.get(kind, 0.0) + unit.count * instance.cell.area_um2
+        return areas
+
+    def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:
+        """Paths from register to register, longest first: units and the parts of each path.
+
+        Registers stand at every border but that of the edge decoders, whose paths start in the
+        skew and end in a processing element.
+        """
+        paths: list[tuple[str, Sequence[Path]]] = []
+        for role, unit in self.units.items():
+            if not role.endswith("_decoder"):
+                path = unit.timing.critical_path
+                if path is not None:
+                    paths.append((unit.name, [path]))
+        if "activation_decoder" in self.units:
+            for role in ROLES:
+                parts = [
+                    self.units[f"{role}_skew"].timing.paths["register to output"],
+                    self.units[f"{role}_decoder"].timing.paths["input to output"],
+                    self.units["pe"].timing.paths["input to register"],
+                ]
+                paths.append((f"{role} edge", parts))
+        return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
+
+    @property
+    def critical_path_ns(self) -> float:
+        """Shortest clock period."""
+        return sum(part.delay_ns for part in self.critical_paths()[0][1])
+
+    def run(self, batch: TileBatch) -> ArrayRun:
+        """Run tiles on the mapped netlists.
+
+        Raises
+        ------
+        ValueError
+            If the codes that leave are not ``batch.results``.
+        """
+        return _Run(self, batch).run()
+
+
+class _Run:
+    """One simulation of all units on a batch of tiles; tiles are the lanes of a word."""
+
+    def __init__(self, array: MappedArray, batch: TileBatch) -> None:
+        self.array = array
+        self.batch = batch
+        spec = array.spec
+        self.rows = spec.rows
+        tiles, rows, self.length = batch.activations.shape
+        if rows != spec.rows or batch.weights.shape[:2] != (tiles, self.length):
+            raise ValueError(
+                f"batch must have {spec.rows} rows and weights of the same tiles and length, not "
+                f"{batch.activations.shape} and {batch.weights.shape}"
+            )
+        self.tiles = tiles
+        self.words = -(-tiles // LANES_PER_WORD)
+        columns = max(1, MAX_LANES // (spec.rows * self.words * LANES_PER_WORD))
+        self.cols = min(spec.cols, columns)
+        lanes = {
+            "activation_skew": 1,
+            "weight_skew": 1,
+            "activation_decoder": spec.rows,
+            "weight_decoder": self.cols,
+            "pe": spec.rows * self.cols,
+            "drain": self.cols,
+            "control": 1,
+        }
+        self.simulated = {role: lanes[role] for role in array.units}
+        self.units = {
+            role: Simulator(unit.netlist, lanes[role] * self.words * LANES_PER_WORD)
+            for role, unit in array.units.items()
+        }
+        self.settings = {
+            port: pack(np.full(LANES_PER_WORD, value), self._width(port))
+            for port, value in batch.settings.items()
+        }
+
+    def _width(self, port: str) -> int:
+        config = self.array.datapath
+        role, _, name = port.partition("_")
+        shapes = config.encoder_config if role == "result" else config.decoder_config
+        shape = shapes[name]
+        return shape if isinstance(shape, int) else int(shape.width)
+
+    def _constant(self, words: Words, count: int) -> Words:
+        """Repeat one word per bit over ``count`` instances."""
+        return np.repeat(words, count * self.words, axis=1)
+
+    def run(self) -> ArrayRun:
+        """Step all units through one tile, and compare the results."""
+        batch, spec = self.batch, self.array.spec
+        bits = spec.mac.bits
+        cycles = self.array.cycles(self.length)
+        padded = self.words * LANES_PER_WORD - self.tiles
+        # Words by product, lane of the edge and bit; unused tiles are zero codes.
+        entering = {
+            "activation": np.pad(batch.activations, ((0, padded), (0, 0), (0, 0))).transpose(2, 1, 0),
+            "weight": np.pad(batch.weights, ((0, padded), (0, 0), (0, 0))).transpose(1, 2, 0),
+        }
+        codes = {
+            role: pack(values, bits).reshape(self.length, -1, self.words)
+            for role, values in entering.items()
+        }
+        bias = pack(np.pad(batch.bias, ((0, padded), (0, 0))).T[: self.cols], spec.mac.sum_width)
+        bias = bias.transpose(1, 0, 2).reshape(spec.mac.sum_width, -1)
+        edges: dict[str, deque[Words]] = {
+            "activation": deque(maxlen=spec.cols),
+            "weight": deque(maxlen=spec.rows),
+        }
+        results: list[Words] = []
+        for cycle in range(cycles):
+            enter, shift, give = self._control(cycle)
+            for role in ROLES:
+                now = codes[role][min(cycle, self.length - 1)]
+                edges[role].appendleft(self._edge(role, enter, now))
+            sums = self._elements(edges, shift)
+            if (result := self._drains(sums, shift, give, bias)) is not None:
+                results.append(result)
+        self._compare(results)
+        return ArrayRun(
+            activity={role: unit.activity() for role, unit in self.units.items()},
+            tiles=self.words * LANES_PER_WORD,
+            cycles=cycles,
+            simulated=self.simulated,
+        )
+
+    def _control(self, cycle: int) -> tuple[Words, Words, Words]:
+        """Signals of the controller, all tiles alike."""
+        control = self.units["control"]
+        flags = {
+            "i_valid": cycle < self.length,
+            "i_last": cycle == self.length - 1,
+            "o_ready": True,
+            "rst": False,
+        }
+        control.step(
+            {name: np.full((1, self.words), -int(flag)).astype(np.uint64) for name, flag in flags.items()}
+        )
+        enter, shift, give = (control.settled(name) for name in ("enter", "shift", "give"))
+        return enter, shift, give
+
+    def _edge(self, role: str, enter: Words, codes: Words) -> Words:
+        """Operands that enter the array now, shape (bits of an operand, lanes, words)."""
+        bits = self.array.spec.mac.bits
+        skew = self.units[f"{role}_skew"]
+        skew.step({"enter": enter, "i": codes})
+        now = skew.settled("o").reshape(-1, bits, self.words)
+        if role == "weight":
+            now = now[: self.cols]
+        now = np.ascontiguousarray(now.transpose(1, 0, 2))
+        decoder = self.units.get(f"{role}_decoder")
+        if decoder is None:
+            return now
+        lanes = now.shape[1]
+        inputs = {"code": now.reshape(bits, -1)}
+        for name in self.array.datapath.decoder_config:
+            inputs[name] = self._constant(self.settings[f"{role}_{name}"], lanes)
+        decoder.step(inputs)
+        return decoder.settled("operand").reshape(-1, lanes, self.words)
+
+    def _elements(self, edges: Mapping[str, deque[Words]], shift: Words) -> Words:
+        """Step all processing elements; return the last row's accumulators before the step."""
+        elements = self.units["pe"]
+        shape = (self.rows, self.cols, self.words)
+        sums = elements.state("accumulator").reshape(-1, *shape)
+        above = np.concatenate([np.zeros_like(sums[:, :1]), sums[:, :-1]], axis=1)
+        inputs = {
+            "activation": self._delayed(edges["activation"], self.cols, axis=2),
+            "weight": self._delayed(edges["weight"], self.rows, axis=1),
+            "accumulator_in": above.reshape(len(above), -1),
+            "drain": np.tile(shift, (1, self.rows * self.cols)),
+        }
+        if self.array.spec.decoders == "pe":
+            for role in ROLES:
+                for name in self.array.datapath.decoder_config:
+                    port = f"{role}_{name}"
+                    inputs[port] = self._constant(self.settings[port], self.rows * self.cols)
+        elements.step(inputs)
+        return sums[:, -1].reshape(len(sums), -1)
+
+    def _delayed(self, history: deque[Words], count: int, axis: int) -> Words:
+        """Operands at each element: the edge's, one cycle older for each element passed."""
+        empty = np.zeros_like(history[0])
+        steps = [history[age] if age < len(history) else empty for age in range(count)]
+        return np.stack(steps, axis=axis).reshape(len(empty), -1)
+
+    def _drains(self, sums: Words, shift: Words, give: Words, bias: Words) -> Words | None:
+        """Step the drains; return the codes if this cycle loads them."""
+        drains = self.units["drain"]
+        relu = np.full(bias[:1].shape, -int(self.batch.relu)).astype(np.uint64)
+        inputs = {
+            "accumulator": sums,
+            "take": np.tile(shift, (1, self.cols)),
+            "give": np.tile(give, (1, self.cols)),
+            "bias": bias,
+            "relu": relu,
+        }
+        for name in self.array.datapath.encoder_config:
+            port = f"result_{name}"
+            inputs[port] = self._constant(self.settings[port], self.cols)
+        drains.step(inputs)
+        return drains.state("code") if give[0, 0] else None
+
+    def _compare(self, results: Sequence[Words]) -> None:
+        """Compare with the golden model; the bottom row comes first."""
+        for row, words in zip(reversed(range(self.rows)), results, strict=True):
+            codes = unpack(words, words.shape[1] * LANES_PER_WORD)
+            codes = codes.reshape(self.cols, -1)[:, : self.tiles].T
+            expected = self.batch.results[:, row, : self.cols]
+            if not np.array_equal(codes, expected):
+                tile, col = np.argwhere(codes != expected)[0]
+                raise ValueError(
+                    f"mapped netlist must give code {expected[tile, col]} as the golden model, "
+                    f"not {codes[tile, col]} (tile {tile}, row {row}, column {col})"
+                )
