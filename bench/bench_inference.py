@@ -9,6 +9,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> None:
     images, labels = cifar(shared / "data" / "cifar10_test_jpeg.npz", IMAGES)
     calibration, _ = cifar(shared / "data" / "cifar10_train_jpeg.npz", CALIBRATION_IMAGES)
 
-    baseline = seconds(lambda: network.run(images))
+    baseline = seconds(partial(network.run, images))
     reached = accuracy(network.run(images), labels)
     print(f"ResNet-20, {IMAGES} CIFAR-10 images, {sum(network.macs.values())} MACs per image")
     print(f"{'format':<12}{'fit s':>8}{'run s':>8}{'x float32':>11}{'accuracy':>10}{'SQNR dB':>9}")
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> None:
         start = time.perf_counter()
         quantised = quantise(network, ElementSystem(format=parse(text)), calibration)
         fitted = time.perf_counter() - start
-        taken = seconds(lambda: quantised.run(images))
+        taken = seconds(partial(quantised.run, images))
         result = quantised.evaluate(images, labels)
         print(
             f"{text:<12}{fitted:8.2f}{taken:8.2f}{taken / baseline:11.2f}"

@@ -503,7 +503,7 @@ class QuantisedNetwork:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As :meth:`golden.network.Network.batches`.
         """
         results = [execute(self.network, x, self) for x in self.network.batches(images)]
@@ -525,8 +525,8 @@ class QuantisedNetwork:
 
         Raises
         ------
-        ValueError
-            If the shapes of images or labels do not fit.
+        TypeError, ValueError
+            As :meth:`golden.network.Network.batches`, and if the labels do not fit.
         """
         reference = Float32Arithmetic(self.network)
         signals: dict[str, float] = {}
@@ -570,7 +570,7 @@ class QuantisedNetwork:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As :meth:`golden.network.Network.batches`.
         """
         array = np.asarray(images)
@@ -662,8 +662,8 @@ def quantise(
 
     Raises
     ------
-    ValueError
-        If the shape of the images does not fit, or a tensor is not finite.
+    TypeError, ValueError
+        As :meth:`golden.network.Network.batches`, and if a tensor or a weight is not finite.
     """
     images = np.asarray(calibration_images)
     run = _Calibration(network, len(images) if images.ndim else 0)

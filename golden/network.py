@@ -193,6 +193,11 @@ class MacNode(Node):
         """Number of independent matrix products."""
         return 1
 
+    @property
+    def length(self) -> int:
+        """Number of products in each dot product."""
+        return self.weight.size // len(self.bias)
+
     def matrices(self) -> npt.NDArray[np.float32]:
         """Weights as [groups, k, n], in the order of :meth:`columns`."""
         raise NotImplementedError
@@ -595,8 +600,8 @@ class Network:
     Raises
     ------
     ValueError
-        If a name is used twice or unknown, shapes do not fit, or the output is not one row of
-        logits for each image.
+        If a name is used twice or unknown, shapes do not fit, a layer is of no use, or the output
+        is not one row of logits for each image.
     """
 
     input_name: str
@@ -620,6 +625,10 @@ class Network:
                 if source not in shapes:
                     raise node._error("input", "the network's or an earlier layer", repr(source))
             shapes[node.name] = node.output_shape(*(shapes[source] for source in node.inputs))
+        read = {source for node in self.nodes for source in node.inputs}
+        for node in self.nodes[:-1]:
+            if node.name not in read:
+                raise ValueError(f"layer {node.name!r} must be read by another layer, or be last")
         if len(shapes[self.nodes[-1].name]) != 1:
             raise ValueError(
                 "output of the network must be one row of logits for each image, "
@@ -676,10 +685,7 @@ class Network:
     def macs(self) -> Mapping[str, int]:
         """Multiply-accumulates for one image in each layer of dot products."""
         return MappingProxyType(
-            {
-                node.name: math.prod(self.shapes[node.name]) * node.matrices().shape[1]
-                for node in self.mac_nodes
-            }
+            {node.name: math.prod(self.shapes[node.name]) * node.length for node in self.mac_nodes}
         )
 
     @cached_property
@@ -688,7 +694,7 @@ class Network:
         largest = max(
             [math.prod(shape) for shape in self.shapes.values()]
             + [
-                math.prod(self.shapes[node.name][:-1]) * node.groups * node.matrices().shape[1]
+                math.prod(self.shapes[node.name][:-1]) * node.groups * node.length
                 for node in self.mac_nodes
             ]
         )
@@ -708,17 +714,27 @@ class Network:
 
         Raises
         ------
+        TypeError
+            If the images are not floating-point numbers: pixels have to be scaled.
         ValueError
-            If the shape is not that of the network's input or there is no image.
+            If the shape is not that of the network's input, there is no image, or a value is not
+            finite in float32.
         """
         array = np.asarray(images)
+        if array.dtype.kind != "f":
+            raise TypeError(f"images must be floating-point numbers, not {array.dtype}")
         if array.ndim == 0 or array.shape[1:] != self.input_shape or not len(array):
             expected = ", ".join(map(str, self.input_shape))
             raise ValueError(f"images must be [n, {expected}] with n > 0, not {list(array.shape)}")
         if array.ndim == 4:
             array = array.transpose(0, 2, 3, 1)
         for start in range(0, len(array), self.batch):
-            yield np.ascontiguousarray(array[start : start + self.batch], np.float32)
+            with np.errstate(over="ignore"):
+                batch = np.ascontiguousarray(array[start : start + self.batch], np.float32)
+            if not np.isfinite(batch).all():
+                index = start + int(np.argwhere(~np.isfinite(batch))[0, 0])
+                raise ValueError(f"images must be finite in float32, not like image {index}")
+            yield batch
 
     def run(self, images: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Logits of the float32 reference, [n, classes].
@@ -734,7 +750,7 @@ class Network:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As :meth:`batches`.
         """
         arithmetic = Float32Arithmetic(self)

@@ -190,6 +190,7 @@ class _Reader:
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             raise ValueError(f"input {value.name!r} must be float32")
         dimensions = value.type.tensor_type.shape.dim
+        self._batches = {BATCH} | {entry.dim_value for entry in dimensions[:1] if entry.dim_value}
         sizes = tuple(dimension.dim_value for dimension in dimensions[1:])
         if len(sizes) not in (1, 3) or min(sizes) < 1:
             texts = [entry.dim_param or str(entry.dim_value or "?") for entry in dimensions]
@@ -456,9 +457,9 @@ class _Reader:
         _fixed(node, attributes, allowzero=0)
         data, target = self._data(node), self._integers(node, 1)
         features = math.prod(data.shape)
-        batches = {(0, -1), (0, features), (BATCH, -1), (BATCH, features), (-1, features)}
-        # Shapes computed with the batch and -1, as in x.view(x.size(0), -1); a fixed batch of 1.
-        if target is None or tuple(target) not in batches | {(1, -1), (1, features)}:
+        # 0 keeps the batch and -1 is whatever is left; other sizes are those of the graph itself.
+        rows = [(size, columns) for size in self._batches | {0} for columns in (-1, features)]
+        if target is None or tuple(target) not in [*rows, (-1, features)]:
             shown = ["n" if size == BATCH else size for size in target or []]
             raise _error(node, "shape", f"[n, {features}]", shown)
         self._flatten_of(node, data)
@@ -498,6 +499,8 @@ class _Reader:
             raise _error(node, "starts and ends", "given", "left out")
         axes = self._integers(node, 3) or list(range(len(starts)))
         steps = self._integers(node, 4) or [1] * len(starts)
+        if not len(starts) == len(ends) == len(axes) == len(steps):
+            raise _error(node, "starts, ends, axes and steps", "of one length", "of several")
         ranges = [(0, size, 1) for size in data.shape]
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             index = axis % (len(data.shape) + 1) - 1

@@ -10,10 +10,7 @@ calibration images.  :mod:`narrowgauge.networks.train_digits` made both files.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from narrowgauge.onnx_reader import load_data
+from narrowgauge.onnx_reader import Data, load_data
 
 __all__ = ["EmbeddedNetwork", "digits"]
 
@@ -26,38 +23,28 @@ class EmbeddedNetwork:
     ----------
     name : str
         Name of the network.
-    model : Path
-        ONNX file.
-    data : Path
-        File of the images, for :func:`narrowgauge.onnx_reader.load_data`.
-    images : ndarray of float32, [n, channels, height, width]
-        Test images.
-    labels : ndarray of int64, [n]
-        Their classes.
-    calibration : ndarray of float32, [m, channels, height, width]
-        Calibration images, none of them a test image.
+    model_path : Path
+        ONNX file, for :func:`narrowgauge.onnx_reader.read`.
+    data_path : Path
+        The file that ``data`` was read from.
+    data : Data
+        Test images [n, channels, height, width] with labels, and calibration images, none of them
+        a test image.
     """
 
     name: str
-    model: Path
-    data: Path
-    images: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    calibration: npt.NDArray[np.float32]
+    model_path: Path
+    data_path: Path
+    data: Data
 
 
 def digits() -> EmbeddedNetwork:
     """Handwritten digits: 540 test images and 128 calibration images, [n, 1, 8, 8]."""
     folder = Path(__file__).parent
-    path = folder / "digits.npz"
-    data = load_data(path)
-    if data.labels is None or data.calibration is None:
-        raise ValueError(f"{path} must have labels and calibration images")
+    data_path = folder / "digits.npz"
     return EmbeddedNetwork(
         name="digits",
-        model=folder / "digits.onnx",
-        data=path,
-        images=data.images,
-        labels=data.labels,
-        calibration=data.calibration,
+        model_path=folder / "digits.onnx",
+        data_path=data_path,
+        data=load_data(data_path),
     )
