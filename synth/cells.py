@@ -397,8 +397,6 @@ class CellLibrary:
         the first of an input to the second of an output, slews from the third to the fourth.
     notes : tuple of str
         Cells that were left out, each with the reason.
-    text : str or None
-        The Liberty file itself, where the library is exactly one.
     """
 
     name: str
@@ -412,11 +410,14 @@ class CellLibrary:
     max_slew_ns: float | None = None
     thresholds_pct: tuple[float, float, float, float] = (50.0, 50.0, 20.0, 80.0)
     notes: tuple[str, ...] = ()
-    text: str | None = field(default=None, repr=False)
 
     def liberty_text(self) -> str:
-        """Liberty text of the library: the file it came from, or one written from its cells."""
-        return write_liberty(self) if self.text is None else self.text
+        """Write Liberty text of the cells.
+
+        It takes the place of the file that a library came from, in which mapping would also find
+        the cells that were left out.
+        """
+        return write_liberty(self)
 
     def select(self, names: Iterable[str]) -> "CellLibrary":
         """Make a library of some of the cells.
@@ -441,9 +442,7 @@ class CellLibrary:
             raise ValueError(f"names must be cells of {self.name}, not {unknown[0]!r}")
         kept = {name: cell for name, cell in self.cells.items() if name in wanted}
         identity = "\n".join([self.digest, *kept])
-        return replace(
-            self, cells=kept, digest=hashlib.sha256(identity.encode()).hexdigest(), text=None
-        )
+        return replace(self, cells=kept, digest=hashlib.sha256(identity.encode()).hexdigest())
 
     def of_kind(self, kind: str) -> list[Cell]:
         """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name."""

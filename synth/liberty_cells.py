@@ -82,7 +82,6 @@ def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
         thresholds_pct=_thresholds(root, origin),
         digest=hashlib.sha256(text.encode()).hexdigest(),
         notes=tuple(notes),
-        text=text,
     )
 
 
@@ -193,12 +192,25 @@ _UNHANDLED = {
 }
 
 
+#: The same for attributes of the cell.
+_SPECIAL = {
+    "clock_gating_integrated_cell": "clock gate",
+    "is_macro_cell": "macro",
+    "is_level_shifter": "level shifter",
+    "is_isolation_cell": "isolation cell",
+    "always_on": "cell on a second supply",
+    "retention_cell": "retention cell",
+    "switch_cell_type": "power switch",
+}
+
+
 def _cell(group: Group, units: _Units) -> Cell:
     for inner in group.groups:
         if inner.kind in _UNHANDLED:
             raise _UnusableError(_UNHANDLED[inner.kind])
-    if "clock_gating_integrated_cell" in group.simple:
-        raise _UnusableError("clock gate")
+    for key, what in _SPECIAL.items():
+        if group.simple.get(key, "false") != "false":
+            raise _UnusableError(what)
 
     ff = _flip_flop(group)
     pin_groups = {name: pin for pin in group.all("pin") for name in pin.arguments}

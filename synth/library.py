@@ -132,7 +132,6 @@ def _read(paths: Sequence[str | Path]) -> CellLibrary:
         cells={name: cell for part in parts for name, cell in part.cells.items()},
         digest=hashlib.sha256(identity.encode()).hexdigest(),
         notes=tuple(note for part in parts for note in part.notes),
-        text=None,
     )
 
 
