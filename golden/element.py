@@ -324,7 +324,8 @@ class ElementFormat(ABC):
         limit = float(np.finfo(np.float32).max)
         # NaN compares with nothing.
         if not largest_magnitude(numbers) <= limit:
-            index = tuple(np.argwhere(~(np.abs(numbers) <= limit))[0].tolist())
+            good = np.abs(numbers.astype(np.float64)) <= limit
+            index = tuple(np.argwhere(~good)[0].tolist())
             value = numbers[index]
             raise ValueError(f"tensor must be finite in binary32, not {value} at index {index}")
         return numbers

@@ -3,6 +3,8 @@
 import json
 from bisect import bisect_left
 from fractions import Fraction
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,13 @@ def load_vectors(system):
     return json.loads(path.read_text())
 
 
+@cache
 def tapered_values(bits, max_run, scale_exp=0):
     """Value of each code by the bit-string definition, spec/tapered.md, section 1."""
-    return [
+    return tuple(
         _tapered_value(format(code, f"0{bits}b"), max_run) * Fraction(2) ** scale_exp
         for code in range(1 << bits)
-    ]
+    )
 
 
 def _tapered_value(word, max_run):
@@ -39,6 +42,7 @@ def _tapered_value(word, max_run):
     return integer + Fraction(int(rest or "0", 2), 1 << len(rest))
 
 
+@cache
 def fixed_values(bits, frac_bits):
     """Value of each code as a sum of its bits, of which the first counts negative."""
     values = []
@@ -46,7 +50,7 @@ def fixed_values(bits, frac_bits):
         word = format(code, f"0{bits}b")
         integer = sum(1 << bits - 1 - i for i, bit in enumerate(word) if i and bit == "1")
         values.append((integer - (int(word[0]) << bits - 1)) * Fraction(2) ** -frac_bits)
-    return values
+    return tuple(values)
 
 
 class Rounder:
@@ -72,10 +76,14 @@ class Rounder:
         (index,) = best
         return self.codes[index]
 
+    @property
+    def midpoints(self):
+        """Midpoints between neighbouring values."""
+        return [(low + high) / 2 for low, high in pairwise(self.values)]
+
     def points(self, dtype):
         """Values, midpoints, both neighbours of each in ``dtype``, and numbers out of range."""
-        middle = [(a + b) / 2 for a, b in zip(self.values[:-1], self.values[1:], strict=True)]
-        exact = np.array([float(x) for x in [*self.values, *middle]], dtype)
+        exact = np.array([float(x) for x in [*self.values, *self.midpoints]], dtype)
         outside = np.array([3 * float(self.values[0]), 3 * float(self.values[-1])], dtype)
         infinity = dtype(np.inf)
         return np.concatenate(

@@ -24,9 +24,9 @@ def test_every_code(bits, frac_bits):
     exact = fixed_values(bits, frac_bits)
     values = spec.decode(codes)
     assert values.dtype == np.float32
-    assert [Fraction(float(value)) for value in values] == exact
+    assert [Fraction(float(value)) for value in values] == list(exact)
     unit = Fraction(2) ** spec.operand_exp
-    assert [int(operand) * unit for operand in spec.operands(codes)] == exact
+    assert [int(operand) * unit for operand in spec.operands(codes)] == list(exact)
     assert spec.operand_bits == bits
     for dtype in (np.float32, np.float64):
         encoded = spec.encode(values.astype(dtype))

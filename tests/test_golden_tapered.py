@@ -97,10 +97,10 @@ def test_every_code(bits, max_run, scale_exp):
     exact = tapered_values(bits, max_run, scale_exp)
     values = spec.decode(codes)
     assert values.dtype == np.float32
-    assert [Fraction(float(value)) for value in values] == exact
+    assert [Fraction(float(value)) for value in values] == list(exact)
     operands = spec.operands(codes)
     unit = Fraction(2) ** spec.operand_exp
-    assert [int(operand) * unit for operand in operands] == exact
+    assert [int(operand) * unit for operand in operands] == list(exact)
     low, high = -(1 << spec.operand_bits - 1), (1 << spec.operand_bits - 1) - 1
     assert low <= operands.min()
     assert operands.max() <= high
