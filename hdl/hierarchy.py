@@ -5,7 +5,7 @@ from typing import Any
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-__all__ = ["place"]
+__all__ = ["mark_used", "place"]
 
 
 def place(m: Module, name: str, component: wiring.Component, platform: Any) -> Any:
@@ -20,7 +20,11 @@ def place(m: Module, name: str, component: wiring.Component, platform: Any) -> A
         m.submodules[name] = component
     else:
         m.submodules[name] = instantiate(component)
-        # Amaranth warns of components that were never elaborated.  This one stands for a module
-        # that may have been written before.
-        vars(component)["_MustUse__used"] = True
+        # It stands for a module that may have been written before.
+        mark_used(component)
     return component
+
+
+def mark_used(component: Any) -> None:
+    """Keep Amaranth from warning that ``component`` was never elaborated."""
+    vars(component)["_MustUse__used"] = True

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from golden.mac import ArraySpec
 from hdl.array import ROLES, Control, Drain, ProcessingElement, Skew, SystolicArray
 from hdl.datapath import Datapath
+from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
 from synth.cells import CellLibrary
 from synth.netlist import CellClass, Netlist, classify
@@ -114,7 +115,7 @@ class ArrayRun:
 
 
 def _sources(design: VerilogDesign, name: str) -> dict[str, str]:
-    """Module ``name`` and all that is in it, by module."""
+    """Collect module ``name`` and all that is in it, by module."""
     sources = {name: design.modules[name]}
     for child in design.children[name]:
         sources |= _sources(design, child)
@@ -178,6 +179,8 @@ class MappedArray:
             parts["activation_decoder"] = (decoder, spec.rows)
             parts["weight_decoder"] = (decoder, spec.cols)
 
+        for part, _ in parts.values():
+            mark_used(part)  # made for its name alone; it stands in `top` already
         names = {role: part.module_name for role, (part, _) in parts.items()}
         distinct = sorted(set(names.values()))
         with ThreadPoolExecutor(workers) as pool:
@@ -225,8 +228,7 @@ class MappedArray:
             "control": "control",
         }[role]
         return tuple(
-            str(CellClass.REGISTERS) if cell.ff is not None else logic
-            for cell in netlist.instances
+            str(CellClass.REGISTERS) if cell.ff is not None else logic for cell in netlist.instances
         )
 
     @property
@@ -242,10 +244,14 @@ class MappedArray:
     @property
     def leakage_uw(self) -> float:
         """Leakage of all cells, in microwatts."""
-        return sum(
-            unit.count * sum(cell.cell.leakage_nw for cell in unit.netlist.instances if cell.cell)
-            for unit in self.units.values()
-        ) / 1e3
+        return (
+            sum(
+                unit.count
+                * sum(cell.cell.leakage_nw for cell in unit.netlist.instances if cell.cell)
+                for unit in self.units.values()
+            )
+            / 1e3
+        )
 
     def area_breakdown_um2(self) -> dict[str, float]:
         """Area by class of cell; adds up to `area_um2`."""
@@ -342,6 +348,10 @@ class _Run:
         """Repeat one word per bit over ``count`` instances."""
         return np.repeat(words, count * self.words, axis=1)
 
+    def _flag(self, value: bool, words: int) -> Words:
+        """One bit for all lanes."""
+        return np.full((1, words), ~np.uint64(0) if value else np.uint64(0))
+
     def run(self) -> ArrayRun:
         """Step all units through one tile, and compare the results."""
         batch, spec = self.batch, self.array.spec
@@ -350,7 +360,9 @@ class _Run:
         padded = self.words * LANES_PER_WORD - self.tiles
         # Words by product, lane of the edge and bit; unused tiles are zero codes.
         entering = {
-            "activation": np.pad(batch.activations, ((0, padded), (0, 0), (0, 0))).transpose(2, 1, 0),
+            "activation": np.pad(batch.activations, ((0, padded), (0, 0), (0, 0))).transpose(
+                2, 1, 0
+            ),
             "weight": np.pad(batch.weights, ((0, padded), (0, 0), (0, 0))).transpose(1, 2, 0),
         }
         codes = {
@@ -390,7 +402,10 @@ class _Run:
             "rst": False,
         }
         control.step(
-            {name: np.full((1, self.words), -int(flag)).astype(np.uint64) for name, flag in flags.items()}
+            {
+                name: np.full((1, self.words), -int(flag)).astype(np.uint64)
+                for name, flag in flags.items()
+            }
         )
         enter, shift, give = (control.settled(name) for name in ("enter", "shift", "give"))
         return enter, shift, give
@@ -443,7 +458,7 @@ class _Run:
     def _drains(self, sums: Words, shift: Words, give: Words, bias: Words) -> Words | None:
         """Step the drains; return the codes if this cycle loads them."""
         drains = self.units["drain"]
-        relu = np.full(bias[:1].shape, -int(self.batch.relu)).astype(np.uint64)
+        relu = self._flag(self.batch.relu, bias.shape[1])
         inputs = {
             "accumulator": sums,
             "take": np.tile(shift, (1, self.cols)),
