@@ -7,7 +7,6 @@ approximated: there is one ``ValueError`` for everything that may be wrong with 
 """
 
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -34,6 +33,9 @@ MIN_OPSET = 11
 
 #: Stands for the batch size in shapes that the graph computes; no real size, -1 or 0 is equal.
 BATCH = -(1 << 40)
+
+#: A slice up to here or beyond has no end.
+ENDLESS = (1 << 31) - 1
 
 #: Operators that only move the numbers of their constant inputs; they leave BATCH as it is.
 FOLDED = {
@@ -203,8 +205,7 @@ class _Reader:
         return tensor
 
     def _read_node(self, node: onnx.NodeProto) -> None:
-        # An empty name is an optional input that is not there.
-        inputs = [name for name in node.input if name]
+        inputs = [name for index, name in enumerate(node.input) if _given(node, index)]
         if node.domain not in ("", "ai.onnx"):
             raise _unsupported(node)
         if node.op_type in FOLDED and all(name in self._constants for name in inputs):
@@ -261,28 +262,20 @@ class _Reader:
             raise _error(node, "input", "[n, channels, height, width]", ["n", *data.shape])
         return data
 
-    def _constant(self, node: onnx.NodeProto, index: int) -> Constant | None:
-        """Constant input; None if it is left out."""
-        if index >= len(node.input) or not node.input[index]:
-            return None
+    def _constant(self, node: onnx.NodeProto, index: int) -> Constant:
+        """Input that has to be a constant; the checker has seen to it that it is there."""
         name = node.input[index]
         if name not in self._constants:
             raise _error(node, f"input {index}", "a constant of the file", repr(name))
         return self._constants[name]
 
-    def _integers(self, node: onnx.NodeProto, index: int) -> list[int] | None:
-        """Constant input as a list of integers; None if it is left out."""
-        constant = self._constant(node, index)
-        return None if constant is None else [int(value) for value in constant.reshape(-1)]
+    def _integers(self, node: onnx.NodeProto, index: int) -> list[int]:
+        """Constant input as a list of integers."""
+        return [int(value) for value in self._constant(node, index).reshape(-1)]
 
     def _weights(self, node: onnx.NodeProto, index: int) -> npt.NDArray[np.float32]:
-        """Constant input as weights, which have to be finite float32."""
-        constant = self._constant(node, index)
-        if constant is None:
-            raise _error(node, f"input {index}", "given", "left out")
-        name = node.input[index]
-        if constant.dtype != np.float32:
-            raise _error(node, f"weights {name!r}", "float32", constant.dtype)
+        """Constant input as weights, which have to be finite."""
+        constant, name = self._constant(node, index), node.input[index]
         bad = np.argwhere(~np.isfinite(constant))
         if len(bad):
             place = tuple(map(int, bad[0]))
@@ -309,14 +302,10 @@ class _Reader:
 
     def _conv(self, node: onnx.NodeProto) -> None:
         data, weight = self._image(node), self._weights(node, 1)
-        if weight.ndim != 4:
-            raise _error(node, "weights", "of 4 axes", weight.ndim)
         attributes = _attributes(node, **_WINDOW, group=1)
         if attributes["kernel_shape"] not in (None, list(weight.shape[2:])):
             raise _error(node, "kernel_shape", list(weight.shape[2:]), attributes["kernel_shape"])
-        bias = np.zeros(len(weight), np.float32)
-        if len(node.input) > 2 and node.input[2]:
-            bias = self._weights(node, 2)
+        bias = self._weights(node, 2) if _given(node, 2) else np.zeros(len(weight), np.float32)
         strides, pads = _window(node, attributes)
         self._place(
             node,
@@ -335,7 +324,7 @@ class _Reader:
         attributes = _attributes(node, alpha=1.0, beta=1.0, transA=0, transB=0)
         _fixed(node, attributes, alpha=1.0, beta=1.0, transA=0)
         weight = self._weights(node, 1)
-        bias = self._weights(node, 2) if len(node.input) > 2 and node.input[2] else None
+        bias = self._weights(node, 2) if _given(node, 2) else None
         self._linear(node, weight.T if attributes["transB"] else weight, bias)
 
     def _matmul(self, node: onnx.NodeProto) -> None:
@@ -349,11 +338,11 @@ class _Reader:
         bias: npt.NDArray[np.float32] | None,
     ) -> None:
         data = self._data(node)
-        if len(data.shape) != 1 or weight.ndim != 2:
+        if len(data.shape) != 1:
             raise _error(node, "input", "[n, features]", ["n", *data.shape])
-        biases = np.zeros(weight.shape[1], np.float32)
+        biases = np.zeros(weight.shape[-1], np.float32)
         if bias is not None:
-            if bias.size not in (1, len(biases)) or bias.shape[-1:] != (bias.size,) * bias.ndim:
+            if bias.size not in (1, len(biases)) or bias.shape[-1:] != (bias.size,)[: bias.ndim]:
                 raise _error(node, "bias", f"[{len(biases)}]", list(bias.shape))
             biases = biases + bias.reshape(-1)
         self._place(
@@ -438,9 +427,9 @@ class _Reader:
         """Mean over height and width, the way some exporters write a global average."""
         attributes = _attributes(node, axes=None, keepdims=1, noop_with_empty_axes=0)
         data = self._image(node)
-        axes = attributes["axes"] or self._integers(node, 1)
+        axes = self._integers(node, 1) if _given(node, 1) else attributes["axes"]
         if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-            raise _error(node, "axes", "height and width", axes)
+            raise _error(node, "axes", "height and width", axes or "all")
         self._average_of(node, data)
         if not attributes["keepdims"]:
             self._flatten_of(node, self._tensors[node.output[0]])
@@ -459,8 +448,8 @@ class _Reader:
         features = math.prod(data.shape)
         # 0 keeps the batch and -1 is whatever is left; other sizes are those of the graph itself.
         rows = [(size, columns) for size in self._batches | {0} for columns in (-1, features)]
-        if target is None or tuple(target) not in [*rows, (-1, features)]:
-            shown = ["n" if size == BATCH else size for size in target or []]
+        if tuple(target) not in [*rows, (-1, features)]:
+            shown = ["n" if size == BATCH else size for size in target]
             raise _error(node, "shape", f"[n, {features}]", shown)
         self._flatten_of(node, data)
 
@@ -468,17 +457,15 @@ class _Reader:
         attributes = _attributes(node, mode=b"constant")
         _fixed(node, attributes, mode=b"constant")
         data, pads = self._data(node), self._integers(node, 1)
-        value = self._constant(node, 2)
-        if value is not None and np.any(value != 0):
-            raise _error(node, "value", 0, value)
+        if _given(node, 2) and np.any(self._constant(node, 2) != 0):
+            raise _error(node, "value", 0, self._constant(node, 2))
         rank = len(data.shape) + 1
-        axes = self._integers(node, 3)
-        axes = list(range(rank)) if axes is None else [axis % rank for axis in axes]
-        if pads is None or len(pads) != 2 * len(axes) or min(pads) < 0:
+        axes = self._integers(node, 3) if _given(node, 3) else range(rank)
+        if len(pads) != 2 * len(axes) or min(pads) < 0:
             raise _error(node, "pads", f"{2 * len(axes)} integers of at least 0", pads)
         before, after = [0] * rank, [0] * rank
         for index, axis in enumerate(axes):
-            before[axis], after[axis] = pads[index], pads[index + len(axes)]
+            before[axis % rank], after[axis % rank] = pads[index], pads[index + len(axes)]
         if before[0] or after[0]:
             raise _error(node, "pads", "0 for the batch", [before[0], after[0]])
         self._place(
@@ -495,17 +482,18 @@ class _Reader:
         _attributes(node)
         data = self._data(node)
         starts, ends = self._integers(node, 1), self._integers(node, 2)
-        if starts is None or ends is None:
-            raise _error(node, "starts and ends", "given", "left out")
-        axes = self._integers(node, 3) or list(range(len(starts)))
-        steps = self._integers(node, 4) or [1] * len(starts)
+        axes = self._integers(node, 3) if _given(node, 3) else range(len(starts))
+        steps = self._integers(node, 4) if _given(node, 4) else [1] * len(starts)
         if not len(starts) == len(ends) == len(axes) == len(steps):
             raise _error(node, "starts, ends, axes and steps", "of one length", "of several")
         ranges = [(0, size, 1) for size in data.shape]
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             index = axis % (len(data.shape) + 1) - 1
             if index < 0:
-                raise _error(node, "axes", "others than the batch", axis)
+                # Exporters write [:] as a slice up to a huge end.
+                if (start, step) != (0, 1) or end < ENDLESS:
+                    raise _error(node, "axes", "others than the batch", axis)
+                continue
             if step < 1:
                 raise _error(node, "steps", "at least 1", step)
             ranges[index] = slice(start, end, step).indices(data.shape[index])
@@ -537,7 +525,7 @@ class _Reader:
 
     def _same(self, node: onnx.NodeProto) -> None:
         """Identity, and Dropout outside training."""
-        if node.op_type == "Dropout" and np.any(self._constant(node, 2)):
+        if _given(node, 2) and np.any(self._constant(node, 2)):
             raise _error(node, "training_mode", "false", "true")
         self._tensors[node.output[0]] = self._data(node)
 
@@ -602,6 +590,11 @@ def _window(
     strides = attributes["strides"] or [1, 1]
     pads = [0] * 4 if attributes["auto_pad"] == b"VALID" else attributes["pads"] or [0] * 4
     return tuple(strides), tuple(pads)
+
+
+def _given(node: onnx.NodeProto, index: int) -> bool:
+    """Whether an optional input is there; an empty name stands for one that is not."""
+    return index < len(node.input) and bool(node.input[index])
 
 
 def _attributes(node: onnx.NodeProto, **defaults: Any) -> dict[str, Any]:
@@ -725,9 +718,10 @@ def _load_arrays(path: Path) -> dict[str, Constant]:
                 return dict(loaded)
     except OSError as error:
         raise ValueError(f"data must be a readable file, not {path} ({error.strerror})") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive makes zlib, zipfile or NumPy raise anything
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"data must be a whole .npy or .npz file without pickled objects, not {path} ({error})"
+            f"data must be a whole .npy or .npz file without pickled objects, not {path} ({reason})"
         ) from None
 
 
@@ -744,10 +738,10 @@ def _scaled(arrays: dict[str, Constant], name: str) -> npt.NDArray[np.float32]:
     scaled = images.astype(np.float64)
     defaults = {"mean": 0.0, "std": 255.0 if images.dtype == np.uint8 else 1.0}
     shape = (-1,) + (1,) * (images.ndim - 2)
-    mean, std = (
-        np.asarray(arrays.get(key, default), np.float64) for key, default in defaults.items()
-    )
+    mean, std = (np.asarray(arrays.get(key, default)) for key, default in defaults.items())
     for key, value in (("mean", mean), ("std", std)):
+        if value.dtype.kind not in "fiu":
+            raise ValueError(f"{key} must be numbers, not {value.dtype}")
         if value.size not in (1, images.shape[1]):
             raise ValueError(
                 f"{key} must be one number or one for each of {images.shape[1]} channels, "
@@ -755,7 +749,8 @@ def _scaled(arrays: dict[str, Constant], name: str) -> npt.NDArray[np.float32]:
             )
         if not np.all(np.isfinite(value)) or (key == "std" and np.any(value <= 0)):
             raise ValueError(f"{key} must be finite{', above 0' * (key == 'std')}, not {value}")
-    result = ((scaled - mean.reshape(shape)) / std.reshape(shape)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        result = ((scaled - mean.reshape(shape)) / std.reshape(shape)).astype(np.float32)
     bad = np.argwhere(~np.isfinite(result))
     if len(bad):
         place = tuple(map(int, bad[0]))
