@@ -156,10 +156,13 @@ class Activity:
         The clock has two per lane and cycle.
     lane_cycles : ndarray of int64, shape (groups,)
         Lanes of each group times cycles.
+    annotated : ndarray of bool, shape (nets,)
+        Nets whose toggles are known.
     """
 
     toggles: npt.NDArray[np.int64]
     lane_cycles: npt.NDArray[np.int64]
+    annotated: npt.NDArray[np.bool_]
 
     @property
     def rates(self) -> npt.NDArray[np.float64]:
@@ -179,6 +182,9 @@ class Simulator:
     word_groups : array_like of int, shape (words,), optional
         Group of every word of 64 lanes, not decreasing from 0; toggles are summed by group.
         Default: one group.
+    counted : ndarray of uint64, shape (words,), optional
+        Lanes whose toggles are counted, one bit each; lanes past ``lanes`` never are.  Default:
+        all.
 
     Raises
     ------
@@ -187,7 +193,12 @@ class Simulator:
     """
 
     def __init__(
-        self, netlist: Netlist, lanes: int, *, word_groups: npt.ArrayLike | None = None
+        self,
+        netlist: Netlist,
+        lanes: int,
+        *,
+        word_groups: npt.ArrayLike | None = None,
+        counted: Words | None = None,
     ) -> None:
         if netlist.blackboxes:
             found = netlist.instances[netlist.blackboxes[0]]
@@ -239,14 +250,20 @@ class Simulator:
             for begin in range(0, shape[0], BLOCK_ROWS)
             for end in [min(begin + BLOCK_ROWS, shape[0])]
         ]
-        spare = self.words * LANES_PER_WORD - lanes
-        self._last_mask = np.uint64((1 << LANES_PER_WORD - spare) - 1) if spare else None
+        mask = pack(np.ones(lanes, np.uint8), 1)[0]
+        if counted is not None:
+            if counted.shape != mask.shape or counted.dtype != np.uint64:
+                raise ValueError(
+                    f"counted must be {self.words} words of uint64, not {counted.dtype} of shape "
+                    f"{counted.shape}"
+                )
+            mask &= counted
+        self._mask = None if (mask == ~np.uint64(0)).all() else mask
 
         self._group_count = int(groups[-1]) + 1
         self._present, self._starts = np.unique(groups, return_index=True)
-        self._group_lanes = np.bincount(
-            groups[np.arange(lanes) // LANES_PER_WORD], minlength=self._group_count
-        )
+        self._group_lanes = np.zeros(self._group_count, np.int64)
+        np.add.at(self._group_lanes, groups, np.bitwise_count(mask))
         self.reset()
 
     def reset(self) -> None:
@@ -333,7 +350,9 @@ class Simulator:
         lane_cycles = self._group_lanes * self._cycles
         if self.netlist.clock is not None:
             toggles[:, self.netlist.clock] = 2 * lane_cycles
-        return Activity(toggles=toggles, lane_cycles=lane_cycles)
+        annotated = np.zeros(self.netlist.net_count, bool)
+        annotated[list(self._program.values)] = True
+        return Activity(toggles=toggles, lane_cycles=lane_cycles, annotated=annotated)
 
     def _read(self, values: Words, nets: Iterable[int]) -> Words:
         return np.stack(
@@ -358,8 +377,8 @@ class Simulator:
     def _count(self) -> None:
         for block, changed, counts in self._count_blocks:
             np.bitwise_xor(self._settled[block], self._coming[block], changed)
-            if self._last_mask is not None:
-                changed[:, -1] &= self._last_mask
+            if self._mask is not None:
+                np.bitwise_and(changed, self._mask, changed)
             np.bitwise_count(changed, counts)
             counters = self._counters[block]
             np.add(counters, counts, counters)

@@ -1,0 +1,330 @@
+"""Energy of a mapped netlist from the toggles of its nets.
+
+Energy is counted where it is spent:
+
+* each toggle of a net charges or discharges its load: half of C V^2, with the pins, wire and
+  output ports on it;
+* each toggle of an output costs energy inside its cell, by the input that caused it; without
+  delays the cause is not known, so inputs share it in proportion to their own toggles;
+* each toggle of an input costs what the library calls its passive energy;
+* each cycle costs the energy inside every flip-flop at its clock pin, and the load of the clock;
+* leakage is power times time.
+
+Sums are kept by class of cell.  The load of a net belongs to the class of the cell that drives it,
+and where an input port drives it, to those of the cells behind its pins, so that units that are
+wired together count every pin once.  Everything about the clock is class ``clock``; energy through
+leakage is class ``leakage``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from synth.activity import Activity
+from synth.netlist import CONSTANT_1, Netlist
+from synth.timing import Timing
+
+if TYPE_CHECKING:
+    from synth.array import ArrayRun, MappedArray
+
+__all__ = ["Energy", "EnergyModel", "unit_energy"]
+
+CLOCK = "clock"
+LEAKAGE = "leakage"
+
+# 1 fF V^2 and 1 nW ns in picojoules.
+PJ_PER_FF_V2 = 1e-3
+PJ_PER_NW_NS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """Energy of many cycles, split by class.
+
+    Parameters
+    ----------
+    split_pj : dict of str to float
+        Energy of each class in pJ, ``clock`` and ``leakage`` among them.
+    cycles : int
+        Cycles of one instance that it is the energy of.
+    nets_annotated : float
+        Share of the nets whose toggles are known, 0 to 1.
+    """
+
+    split_pj: dict[str, float]
+    cycles: int
+    nets_annotated: float
+
+    @property
+    def total_pj(self) -> float:
+        """Energy of all classes in pJ."""
+        return sum(self.split_pj.values())
+
+    def per(self, operations: float) -> dict[str, float]:
+        """Split of the energy of one of so many operations, in pJ.
+
+        Raises
+        ------
+        ValueError
+            If ``operations`` is not positive.
+        """
+        if not operations > 0:
+            raise ValueError(f"operations must be positive, not {operations}")
+        return {kind: energy / operations for kind, energy in self.split_pj.items()}
+
+
+class EnergyModel:
+    """What every toggle and every cycle of a netlist costs.
+
+    Parameters
+    ----------
+    netlist : Netlist
+        Netlist of library cells.
+    classes : sequence of str
+        Class of each of ``netlist.instances``, such as `synth.netlist.classify` gives.
+    clock_ns : float
+        Clock period in ns, for leakage.
+    timing : Timing, optional
+        Slews of the nets; without it, every net has the library's ``fo4_slew_ns``.
+    wire_cap_ff : float
+        Capacitance of the wire to every pin or output port on a net, in fF.
+    output_load_ff : float
+        Load on every output port, in fF.
+    clock_slew_ns : float, optional
+        Slew of the clock at every flip-flop in ns; the library's ``fo4_slew_ns`` when left out.
+
+    Raises
+    ------
+    ValueError
+        If the netlist has black boxes, ``classes`` has another length, or a number is negative.
+    """
+
+    def __init__(
+        self,
+        netlist: Netlist,
+        classes: Sequence[str],
+        *,
+        clock_ns: float,
+        timing: Timing | None = None,
+        wire_cap_ff: float = 0.0,
+        output_load_ff: float = 0.0,
+        clock_slew_ns: float | None = None,
+    ) -> None:
+        if netlist.blackboxes:
+            found = netlist.instances[netlist.blackboxes[0]]
+            raise ValueError(
+                f"netlist {netlist.top} must hold library cells only, not {found.name} "
+                f"of type {found.type}"
+            )
+        if len(classes) != len(netlist.instances):
+            raise ValueError(
+                f"classes must have one entry for each of {len(netlist.instances)} instances, "
+                f"not {len(classes)}"
+            )
+        for field, value in (("clock_ns", clock_ns), ("clock_slew_ns", clock_slew_ns or 0.0)):
+            if not value >= 0:
+                raise ValueError(f"{field} must not be negative, not {value}")
+        self.netlist = netlist
+        self.classes = [str(kind) for kind in classes]
+        # Python numbers, because tables are looked up one value at a time.
+        self._loads = netlist.loads_ff(
+            wire_cap_ff=wire_cap_ff, output_load_ff=output_load_ff
+        ).tolist()
+        self._slews = _slews(netlist, timing)
+        if clock_slew_ns is None:
+            clock_slew_ns = netlist.library.fo4_slew_ns
+        if netlist.clock is not None:
+            self._slews[netlist.clock] = clock_slew_ns
+
+        self._kinds = [*dict.fromkeys((*sorted(set(self.classes)), CLOCK, LEAKAGE))]
+        self._toggle_pj = np.zeros((len(self._kinds), netlist.net_count))
+        self._cycle_pj = np.zeros(len(self._kinds))
+        self._add_loads(wire_cap_ff, output_load_ff)
+        self._add_inputs()
+        self._add_clock_pins(clock_slew_ns)
+        self._cycle_pj[self._kinds.index(LEAKAGE)] += (
+            sum(item.cell.leakage_nw for item in netlist.instances if item.cell is not None)
+            * clock_ns
+            * PJ_PER_NW_NS
+        )
+        self._arcs = self._collect_arcs()
+
+    def measure(self, activity: Activity) -> list[Energy]:
+        """Energy of all lanes and cycles of an activity.
+
+        Parameters
+        ----------
+        activity : Activity
+            Toggles of the same netlist.
+
+        Returns
+        -------
+        list of Energy
+            For each group of the activity.
+
+        Raises
+        ------
+        ValueError
+            If the activity has another number of nets.
+        """
+        if activity.toggles.shape[1] != self.netlist.net_count:
+            raise ValueError(
+                f"activity must have {self.netlist.net_count} nets, not {activity.toggles.shape[1]}"
+            )
+        annotated = float(activity.annotated[CONSTANT_1 + 1 :].mean())
+        results = []
+        for toggles, cycles in zip(activity.toggles, activity.lane_cycles.tolist(), strict=True):
+            energy = self._toggle_pj @ toggles + self._cycle_pj * cycles
+            energy += self._arcs.energy_pj(toggles, len(self._kinds))
+            split = dict(zip(self._kinds, energy.tolist(), strict=True))
+            results.append(Energy(split_pj=split, cycles=cycles, nets_annotated=annotated))
+        return results
+
+    def _add_loads(self, wire_cap_ff: float, output_load_ff: float) -> None:
+        """Charge of loads, to the driver's class or to those of the pins."""
+        netlist = self.netlist
+        scale = PJ_PER_FF_V2 * netlist.library.voltage_v**2 / 2
+        for number in range(CONSTANT_1 + 1, netlist.net_count):
+            driver = netlist.drivers[number]
+            if number == netlist.clock:
+                self._toggle_pj[self._kinds.index(CLOCK), number] += scale * self._loads[number]
+            elif driver is not None:
+                self._toggle_pj[self._row(driver[0]), number] += scale * self._loads[number]
+            else:
+                for index, pin in netlist.sinks[number]:
+                    cell = netlist.instances[index].cell
+                    if cell is not None:
+                        cap = cell.pins[pin].cap_ff + wire_cap_ff
+                        self._toggle_pj[self._row(index), number] += scale * cap
+
+    def _row(self, index: int) -> int:
+        return self._kinds.index(self.classes[index])
+
+    def _add_inputs(self) -> None:
+        """Passive energy of the inputs of cells."""
+        for index, instance in enumerate(self.netlist.instances):
+            if instance.cell is None:
+                continue
+            for pin, number in instance.inputs.items():
+                if number > CONSTANT_1 and not instance.cell.pins[pin].is_clock:
+                    energy = instance.cell.passive_energy(pin, self._slews[number])
+                    self._toggle_pj[self._row(index), number] += energy
+
+    def _add_clock_pins(self, clock_slew_ns: float) -> None:
+        """Energy at the clock pin of every flip-flop; it depends on whether the state changes."""
+        row = self._kinds.index(CLOCK)
+        for index in self.netlist.registers:
+            instance = self.netlist.instances[index]
+            if instance.cell is None:
+                continue
+            idle = instance.cell.clock_energy(clock_slew_ns, 0.0)
+            self._cycle_pj[row] += idle
+            # Both outputs toggle with the state, so one of them tells.
+            for number in list(instance.outputs.values())[:1]:
+                active = instance.cell.clock_energy(clock_slew_ns, 1.0)
+                self._toggle_pj[row, number] += active - idle
+
+    def _collect_arcs(self) -> "_Arcs":
+        """Energy inside cells of each transition of an output, by the input that causes it."""
+        outputs: list[int] = []
+        output_kinds: list[int] = []
+        arcs: list[tuple[int, int, float]] = []
+        for index, instance in enumerate(self.netlist.instances):
+            cell = instance.cell
+            if cell is None:
+                continue
+            causes = instance.inputs
+            if instance.ff is not None:
+                causes = {instance.ff.clock: instance.inputs[instance.ff.clock]}
+            for pin, number in instance.outputs.items():
+                for related, cause in causes.items():
+                    energy = cell.transition_energy(
+                        pin, related, self._slews[cause], self._loads[number]
+                    )
+                    arcs.append((len(outputs), cause, energy))
+                outputs.append(number)
+                output_kinds.append(self._row(index))
+        output_indices, causes_of, energies = zip(*arcs, strict=True) if arcs else ((), (), ())
+        return _Arcs(
+            outputs=np.array(outputs, np.intp),
+            kinds=np.array(output_kinds, np.intp),
+            arc_outputs=np.array(output_indices, np.intp),
+            arc_causes=np.array(causes_of, np.intp),
+            arc_pj=np.array(energies, np.float64),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arcs:
+    """Transitions of outputs.
+
+    Net and class of each output; output, causing net and energy of each arc.
+    """
+
+    outputs: npt.NDArray[np.intp]
+    kinds: npt.NDArray[np.intp]
+    arc_outputs: npt.NDArray[np.intp]
+    arc_causes: npt.NDArray[np.intp]
+    arc_pj: npt.NDArray[np.float64]
+
+    def energy_pj(self, toggles: npt.NDArray[np.int64], kind_count: int) -> npt.NDArray[np.float64]:
+        """Energy of each class: toggles of every output times the mean over its causes."""
+        count = len(self.outputs)
+        weights = toggles[self.arc_causes].astype(np.float64)
+        total = np.bincount(self.arc_outputs, weights, count)
+        weighted = np.bincount(self.arc_outputs, weights * self.arc_pj, count)
+        mean = np.divide(weighted, total, out=np.zeros(count), where=total > 0)
+        return np.bincount(self.kinds, mean * toggles[self.outputs], kind_count).astype(np.float64)
+
+
+def _slews(netlist: Netlist, timing: Timing | None) -> list[float]:
+    """Slew of every net in ns."""
+    slews = [netlist.library.fo4_slew_ns] * netlist.net_count
+    if timing is not None:
+        for number, bit in enumerate(netlist.yosys_bits):
+            if isinstance(bit, int):
+                slews[number] = timing.slew_ns.get(bit, slews[number])
+    return slews
+
+
+def unit_energy(
+    array: "MappedArray", run: "ArrayRun", operations: float
+) -> tuple[dict[str, float], float]:
+    """Energy of an array per operation.
+
+    Parameters
+    ----------
+    array : MappedArray
+        Units, and how often the array has each.
+    run : ArrayRun
+        Activity of the units; those that were not simulated spend what the others of their kind
+        do on average.
+    operations : float
+        Useful operations of the run.
+
+    Returns
+    -------
+    split : dict of str to float
+        Energy per operation by class, in pJ.
+    nets_annotated : float
+        Smallest share of annotated nets of any unit, 0 to 1.
+    """
+    split: dict[str, float] = {}
+    annotated = 1.0
+    for role, unit in array.units.items():
+        model = EnergyModel(
+            unit.netlist,
+            unit.classes,
+            clock_ns=array.clock_ns,
+            timing=unit.timing,
+            wire_cap_ff=array.wire_cap_ff,
+        )
+        share = unit.count / run.simulated[role]
+        for energy in model.measure(run.activity[role]):
+            annotated = min(annotated, energy.nets_annotated)
+            for kind, value in energy.per(operations).items():
+                split[kind] = split.get(kind, 0.0) + share * value
+    return split, annotated
