@@ -285,10 +285,11 @@ class TaperedEncoder(wiring.Component):
         m.d.comb += fraction.eq(Cat(dropped.any(), kept))
 
         # Start and terminator of the run; the longest run has no terminator (pitfall 1).
-        # bits - 1 zeros below catch what the run pushes out.
-        word = Signal(signed(2 * bits + 2))
-        shifted = Signal(signed(2 * bits + 2))
-        below = Const(0, bits - 1)
+        # Zeros below catch what the run pushes out: at most bits - 2 places with a terminator,
+        # one more without, but then a zero stands in for it.
+        word = Signal(signed(2 * bits + 1))
+        shifted = Signal(signed(2 * bits + 1))
+        below = Const(0, bits - 2)
         with m.If(run == limit):
             m.d.comb += word.eq(Cat(below, Const(0, 1), fraction, ~negative))
         with m.Else():
@@ -300,9 +301,9 @@ class TaperedEncoder(wiring.Component):
         sticky = Signal()
         rounded = Signal(bits + 1)
         m.d.comb += [
-            top.eq(shifted[bits + 2 :]),
-            guard.eq(shifted[bits + 1]),
-            sticky.eq(shifted[: bits + 1].any()),
+            top.eq(shifted[bits + 1 :]),
+            guard.eq(shifted[bits]),
+            sticky.eq(shifted[:bits].any()),
             rounded.eq(top + (guard & (sticky | top[0]))),
         ]
 
