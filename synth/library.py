@@ -167,7 +167,8 @@ def _is_flip_flop(cell: Cell, has_clear: bool, has_preset: bool) -> bool:
     return (
         ff is not None
         and ff.clock_edge == "rising"
-        and str(ff.next_state) in cell.inputs
+        and next(iter(ff.next_state.inputs), None) in cell.inputs
+        and ff.next_state.truth_table() in (0b10, 0b01)
         and (ff.clear is not None) == has_clear
         and (ff.preset is not None) == has_preset
     )
