@@ -636,6 +636,10 @@ class Network:
             )
         object.__setattr__(self, "shapes", MappingProxyType(shapes))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send a network to another process by what it was made from."""
+        return _network, (self.input_name, self.input_shape, self.nodes)
+
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """Layers in order of execution, with ReLUs fused where nothing else reads their input."""
@@ -755,6 +759,10 @@ class Network:
         """
         arithmetic = Float32Arithmetic(self)
         return np.concatenate([execute(self, x, arithmetic) for x in self.batches(images)])
+
+
+def _network(input_name: str, input_shape: Shape, nodes: tuple[Node, ...]) -> Network:
+    return Network(input_name=input_name, input_shape=input_shape, nodes=nodes)
 
 
 def _channels_last(shape: Shape) -> Shape:

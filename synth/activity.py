@@ -164,6 +164,14 @@ class Activity:
     lane_cycles: npt.NDArray[np.int64]
     annotated: npt.NDArray[np.bool_]
 
+    def since(self, earlier: "Activity") -> "Activity":
+        """Count what came after ``earlier``, an activity of the same simulation."""
+        return Activity(
+            toggles=self.toggles - earlier.toggles,
+            lane_cycles=self.lane_cycles - earlier.lane_cycles,
+            annotated=self.annotated,
+        )
+
     @property
     def rates(self) -> npt.NDArray[np.float64]:
         """Toggles per lane and cycle, shape (groups, nets); 0 where there was no cycle."""

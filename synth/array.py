@@ -37,6 +37,8 @@ MAX_LANES = 1 << 14
 class TileBatch:
     """Tiles of one layer, all of the same length, as an array gets them.
 
+    Tiles are the lanes of the simulation's words, so there is a multiple of 64 of them.
+
     Parameters
     ----------
     activations : ndarray of int, shape (tiles, rows, length)
@@ -100,8 +102,6 @@ class ArrayRun:
     ----------
     activity : dict of str to Activity
         By unit; ``lane_cycles`` counts simulated instances times cycles.
-    tiles : int
-        Number of tiles.
     cycles : int
         Cycles of one tile.
     simulated : dict of str to int
@@ -109,7 +109,6 @@ class ArrayRun:
     """
 
     activity: dict[str, Activity]
-    tiles: int
     cycles: int
     simulated: dict[str, int]
 
@@ -314,8 +313,9 @@ class _Run:
                 f"batch must have {spec.rows} rows and weights of the same tiles and length, not "
                 f"{batch.activations.shape} and {batch.weights.shape}"
             )
-        self.tiles = tiles
-        self.words = -(-tiles // LANES_PER_WORD)
+        if tiles % LANES_PER_WORD:
+            raise ValueError(f"batch must have a multiple of 64 tiles, not {tiles}")
+        self.words = tiles // LANES_PER_WORD
         columns = max(1, MAX_LANES // (spec.rows * self.words * LANES_PER_WORD))
         self.cols = min(spec.cols, columns)
         lanes = {
@@ -348,6 +348,14 @@ class _Run:
         """Repeat one word per bit over ``count`` instances."""
         return np.repeat(words, count * self.words, axis=1)
 
+    def _reset(self) -> dict[str, Activity]:
+        """Reset all units, let them settle, and return the activity that this took."""
+        for unit in self.units.values():
+            if "rst" in unit.netlist.ports:
+                for flag in (True, False):
+                    unit.step({"rst": self._flag(flag, unit.words)})
+        return {role: unit.activity() for role, unit in self.units.items()}
+
     def _flag(self, value: bool, words: int) -> Words:
         """One bit for all lanes."""
         return np.full((1, words), ~np.uint64(0) if value else np.uint64(0))
@@ -357,24 +365,22 @@ class _Run:
         batch, spec = self.batch, self.array.spec
         bits = spec.mac.bits
         cycles = self.array.cycles(self.length)
-        padded = self.words * LANES_PER_WORD - self.tiles
-        # Words by product, lane of the edge and bit; unused tiles are zero codes.
+        # Words by product, lane of the edge and bit.
         entering = {
-            "activation": np.pad(batch.activations, ((0, padded), (0, 0), (0, 0))).transpose(
-                2, 1, 0
-            ),
-            "weight": np.pad(batch.weights, ((0, padded), (0, 0), (0, 0))).transpose(1, 2, 0),
+            "activation": batch.activations.transpose(2, 1, 0),
+            "weight": batch.weights.transpose(1, 2, 0),
         }
         codes = {
             role: pack(values, bits).reshape(self.length, -1, self.words)
             for role, values in entering.items()
         }
-        bias = pack(np.pad(batch.bias, ((0, padded), (0, 0))).T[: self.cols], spec.mac.sum_width)
+        bias = pack(batch.bias.T[: self.cols], spec.mac.sum_width)
         bias = bias.transpose(1, 0, 2).reshape(spec.mac.sum_width, -1)
         edges: dict[str, deque[Words]] = {
             "activation": deque(maxlen=spec.cols),
             "weight": deque(maxlen=spec.rows),
         }
+        before = self._reset()
         results: list[Words] = []
         for cycle in range(cycles):
             enter, shift, give = self._control(cycle)
@@ -386,8 +392,9 @@ class _Run:
                 results.append(result)
         self._compare(results)
         return ArrayRun(
-            activity={role: unit.activity() for role, unit in self.units.items()},
-            tiles=self.words * LANES_PER_WORD,
+            activity={
+                role: unit.activity().since(before[role]) for role, unit in self.units.items()
+            },
             cycles=cycles,
             simulated=self.simulated,
         )
@@ -399,7 +406,6 @@ class _Run:
             "i_valid": cycle < self.length,
             "i_last": cycle == self.length - 1,
             "o_ready": True,
-            "rst": False,
         }
         control.step(
             {
@@ -476,7 +482,7 @@ class _Run:
         """Compare with the golden model; the bottom row comes first."""
         for row, words in zip(reversed(range(self.rows)), results, strict=True):
             codes = unpack(words, words.shape[1] * LANES_PER_WORD)
-            codes = codes.reshape(self.cols, -1)[:, : self.tiles].T
+            codes = codes.reshape(self.cols, -1).T
             expected = self.batch.results[:, row, : self.cols]
             if not np.array_equal(codes, expected):
                 tile, col = np.argwhere(codes != expected)[0]

@@ -1,0 +1,106 @@
+"""Tiles for a systolic array, cut from the operands of a network's layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.element import ElementSpec
+from golden.inference import ElementOperands, LayerStream
+from golden.mac import ArraySpec, MacSpec
+from synth.activity import LANES_PER_WORD
+from synth.array import TileBatch
+
+__all__ = ["cut_tiles", "required_length"]
+
+#: Tiles of one batch: they fill the words of the simulation.
+TILES = LANES_PER_WORD
+
+
+def required_length(mac: MacSpec, operands: Sequence[ElementOperands]) -> int:
+    """Products that an accumulator must have room for, biases counted as products.
+
+    Parameters
+    ----------
+    mac : MacSpec
+        Number system; its ``length`` does not matter.
+    operands : sequence of ElementOperands
+        Matrix products of all layers.
+    """
+    lengths = [1]
+    for layer in operands:
+        unit = mac.sum_exp(layer.weight_spec, layer.activation_spec) + mac.bias_fraction_bits
+        largest = np.abs(layer.bias_q).max(initial=0) * 2.0 ** (layer.accumulator_exp - unit)
+        lengths.append(layer.weight_codes.shape[0] + int(np.ceil(largest / mac.operand_max**2)))
+    return max(lengths)
+
+
+def cut_tiles(
+    spec: ArraySpec, streams: Sequence[LayerStream], result_spec: ElementSpec, seed: int
+) -> TileBatch:
+    """Draw tiles from all places of a layer.
+
+    A tile is ``rows`` consecutive output pixels and ``cols`` consecutive output channels; at the
+    ends of a layer it is filled up with zero codes, which cost energy and do no work.
+
+    Parameters
+    ----------
+    spec : ArraySpec
+        Array.
+    streams : sequence of LayerStream
+        Groups of one layer, with :class:`~golden.inference.ElementOperands`.
+    result_spec : ElementSpec
+        Format of the results.
+    seed : int
+        Of the generator that draws the tiles.
+    """
+    rows, cols = spec.rows, spec.cols
+    places = [
+        (stream, top, left)
+        for stream in streams
+        for top in range(0, len(stream.operands.activation_codes), rows)
+        for left in range(0, stream.operands.weight_codes.shape[1], cols)
+    ]
+    # A layer of fewer tiles gives each of them more than once, as equally often as can be.
+    chosen = np.resize(np.random.default_rng(seed).permutation(len(places)), TILES)
+    first = streams[0].operands
+    relu = streams[0].relu
+    tiles = [_tile(spec, result_spec, *places[index]) for index in np.sort(chosen)]
+    return TileBatch(
+        activations=np.stack([tile["activations"] for tile in tiles]),
+        weights=np.stack([tile["weights"] for tile in tiles]),
+        bias=np.stack([tile["bias"] for tile in tiles]),
+        relu=relu,
+        settings=spec.mac.settings(first.weight_spec, first.activation_spec, result_spec),
+        results=np.stack([tile["results"] for tile in tiles]),
+        products=sum(tile["products"] for tile in tiles),
+    )
+
+
+def _tile(
+    spec: ArraySpec, result_spec: ElementSpec, stream: LayerStream, top: int, left: int
+) -> dict[str, Any]:
+    """One tile, filled up to the size of the array."""
+    layer: ElementOperands = stream.operands
+    pixels, channels = slice(top, top + spec.rows), slice(left, left + spec.cols)
+    activations = layer.activation_codes[pixels]
+    weights = layer.weight_codes[:, channels]
+    sums = layer.accumulators[pixels, channels]
+    scale = layer.accumulator_exp - spec.mac.sum_exp(layer.weight_spec, layer.activation_spec)
+    bias = _filled(layer.bias_q[None, channels], 1, spec.cols)[0]
+    # A column or row that only fills up still has a bias and a result; those are exact too.
+    full = np.tile(bias, (spec.rows, 1))
+    full[: len(sums), : sums.shape[1]] = sums
+    return {
+        "activations": _filled(activations, spec.rows, layer.weight_codes.shape[0]),
+        "weights": _filled(weights, layer.weight_codes.shape[0], spec.cols),
+        "bias": bias << scale,
+        "results": result_spec.requantise(full, layer.accumulator_exp, relu=stream.relu),
+        "products": sums.size * layer.weight_codes.shape[0],
+    }
+
+
+def _filled(array: npt.NDArray[Any], rows: int, cols: int) -> npt.NDArray[Any]:
+    """``array`` with zeros below and to the right."""
+    return np.pad(array, ((0, rows - array.shape[0]), (0, cols - array.shape[1])))
