@@ -51,6 +51,13 @@ def write_liberty(library: "CellLibrary") -> str:
         "  nom_process : 1;",
         f"  nom_voltage : {library.voltage_v:g};",
         f"  nom_temperature : {library.temperature_c:g};",
+        # Tools that report power take the supply from here.
+        "  operating_conditions (corner) {",
+        "    process : 1;",
+        f"    voltage : {library.voltage_v:g};",
+        f"    temperature : {library.temperature_c:g};",
+        "  }",
+        "  default_operating_conditions : corner;",
     ]
     points = ("input_threshold", "output_threshold", "slew_lower_threshold", "slew_upper_threshold")
     for point, percent in zip(points, library.thresholds_pct, strict=True):
