@@ -269,15 +269,11 @@ def parse_liberty(text: str, origin: str = "text") -> Group:
     try:
         root: Any = _liberty_parser().parse(code)
     except UnexpectedCharacters as error:
-        raise ValueError(_syntax_message(origin, error.line, code[error.pos_in_stream :])) from None
+        raise ValueError(_syntax_message(origin, code, error.pos_in_stream)) from None
     except UnexpectedToken as error:
-        if error.token.type == "$END":
-            raise ValueError(
-                f"library must be a complete Liberty file, not {origin!r}, "
-                "which ends inside an open group"
-            ) from None
-        rest = code[error.token.start_pos or 0 :]
-        raise ValueError(_syntax_message(origin, error.token.line or 0, rest)) from None
+        # The end of the text has no position.
+        position = error.token.start_pos if error.token.type != "$END" else None
+        raise ValueError(_syntax_message(origin, code, position)) from None
     if root.kind != "library":
         raise ValueError(
             f"library must be a Liberty file with a library group, not {origin!r}, "
@@ -292,9 +288,19 @@ def _without_comment(match: re.Match[str]) -> str:
     return found if found[0] == '"' else " " + "\n" * found.count("\n")
 
 
-def _syntax_message(origin: str, line: int, rest: str) -> str:
-    near = rest[:24].split("\n")[0].strip()
-    return f"library must be a Liberty file, not {origin!r}: line {line} is no Liberty at {near!r}"
+def _syntax_message(origin: str, code: str, position: int | None) -> str:
+    """Say in one line what is wrong with a text; ``position`` is None at its end."""
+    unclosed = code.count("{") - code.count("}")
+    if unclosed > 0:
+        return (
+            f"library must be a complete Liberty file, not {origin!r}, "
+            f"at whose end {unclosed} groups are open"
+        )
+    if position is None:
+        return f"library must be a Liberty file, not {origin!r}, which has no group"
+    line = code.count("\n", 0, position) + 1
+    near = code[position : position + 24].split("\n")[0].strip()
+    return f"library must be a Liberty file, not {origin!r}: no Liberty in line {line} at {near!r}"
 
 
 #: Node of an expression: ("name", text), ("constant", 0 or 1), ("not", x), ("and"|"or"|"xor", ...).

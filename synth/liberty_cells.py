@@ -19,6 +19,9 @@ from synth.liberty import Function, Group
 
 __all__ = ["from_liberty"]
 
+#: Most inputs of a cell: all of their states are looked at.
+MAX_INPUTS = 12
+
 #: Power of ten of a unit's prefix.
 PREFIXES = {"": 0, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15, "k": 3, "M": 6}
 
@@ -36,7 +39,7 @@ class _Units:
     leakage_nw: float
     energy_pj: float
     templates: dict[str, tuple[Group, tuple[str, ...]]]
-    defaults: dict[str, str]
+    root: Group
 
 
 def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
@@ -149,7 +152,7 @@ def _units(root: Group, origin: str) -> _Units:
         # Liberty states no unit of energy: it is that of load times voltage squared.
         energy_pj=farad * volt**2 * 1e12,
         templates=templates,
-        defaults=root.simple,
+        root=root,
     )
 
 
@@ -190,7 +193,6 @@ _UNHANDLED = {
     "bus": "bus pin",
     "bundle": "bundle of pins",
 }
-
 
 #: The same for attributes of the cell.
 _SPECIAL = {
@@ -296,7 +298,7 @@ def _flip_flop(group: Group) -> FlipFlop | None:
 def _pin(name: str, group: Group, ff: FlipFlop | None, units: _Units) -> Pin:
     direction = group.simple.get("direction", "")
     if direction == "input":
-        default = float(units.defaults.get("default_input_pin_cap", 0.0))
+        default = _number(units.root, "default_input_pin_cap", 0.0)
         cap = _number(group, "capacitance", default)
         return Pin(
             name=name,
@@ -331,6 +333,8 @@ class _States:
         free = [pin.name for pin in pins.values() if pin.direction == "input"]
         if ff is not None:
             free.append(ff.state)
+        if len(free) > MAX_INPUTS:
+            raise _UnusableError(f"more than {MAX_INPUTS} inputs")
         rows = np.arange(1 << len(free))
         self.bits = {name: (rows >> n & 1).astype(np.uint64) for n, name in enumerate(free)}
         if ff is not None:
@@ -581,5 +585,5 @@ def _leakage(group: Group, units: _Units) -> tuple[float, tuple[tuple[Function, 
     elif by_state:
         mean = sum(by_state.values()) / len(by_state)
     else:
-        mean = float(units.defaults.get("default_cell_leakage_power", 0.0)) * units.leakage_nw
+        mean = _number(units.root, "default_cell_leakage_power", 0.0) * units.leakage_nw
     return mean, tuple((_function(when), power) for when, power in by_state.items() if when)
