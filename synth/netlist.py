@@ -126,7 +126,8 @@ class Netlist:
     Raises
     ------
     ValueError
-        If a net has no driver or several, or cells form a combinational loop.
+        If a net has no driver or several, a port is an inout, a cell has a pin that the library
+        does not know, or cells form a combinational loop.
     """
 
     def __init__(self, mapped: MappedNetlist, library: CellLibrary) -> None:
@@ -144,6 +145,9 @@ class Netlist:
             return numbers[bit]
 
         module = mapped.module
+        for name, port in module["ports"].items():
+            if port["direction"] not in ("input", "output"):
+                raise ValueError(f"port {name} must be an input or an output, not an inout")
         self.ports = {
             name: Port(name, port["direction"], tuple(net(bit) for bit in port["bits"]))
             for name, port in module["ports"].items()
@@ -343,10 +347,13 @@ def _instance(
     cell = library.cells.get(entry["type"])
     pins: dict[str, dict[str, int]] = {"input": {}, "output": {}}
     for pin, bits in entry["connections"].items():
+        if cell is not None and pin not in cell.pins:
+            raise ValueError(f"instance {name} must have pins of {cell.name} only, not {pin!r}")
+        direction = entry["port_directions"][pin] if cell is None else cell.pins[pin].direction
         for index, bit in enumerate(bits):
             # Only black boxes have pins of several bits.
             full = pin if cell is not None else f"{pin}[{index}]"
-            pins[entry["port_directions"][pin]][full] = net(bit)
+            pins[direction][full] = net(bit)
     return Instance(name, entry["type"], cell, pins["input"], pins["output"])
 
 

@@ -7,6 +7,7 @@ folder that is removed afterwards.
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -15,18 +16,31 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import synth.bitheap
+import synth.cells
+import synth.liberty_writer
+import synth.timing
+from synth.bitheap import SUM_CELL, find_full_adder, replace_sums
 from synth.cache import Cache, content_key
+from synth.cells import CellLibrary
+from synth.timing import analyse
 
-__all__ = ["RECIPES", "MappedNetlist", "Recipe", "YosysError", "map_netlist", "yosys_version"]
-
-# Part of every cache key: raised when the meaning of a stored result changes.
-SCHEMA = 1
+__all__ = [
+    "RECIPES",
+    "Attempt",
+    "MappedNetlist",
+    "Recipe",
+    "YosysError",
+    "map_netlist",
+    "yosys_version",
+]
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
@@ -46,38 +60,106 @@ class YosysError(ValueError):
     """Yosys refused the design, crashed, or ran out of time; the message is one line."""
 
 
-class MappingLibrary(Protocol):
-    """What mapping needs of a cell library."""
+# Ways to add two rows, as rules for Yosys' carry units; the empty one is Yosys' own (Brent, Kung).
+RIPPLE_CARRY = """\
+(* techmap_celltype = "$lcu" *)
+module ripple_carry(P, G, CI, CO);
+  parameter WIDTH = 2;
+  (* force_downto *) input [WIDTH-1:0] P, G;
+  input CI;
+  (* force_downto *) output [WIDTH-1:0] CO;
+  assign CO[0] = G[0] | P[0] & CI;
+  genvar i;
+  generate
+    for (i = 1; i < WIDTH; i = i + 1) assign CO[i] = G[i] | P[i] & CO[i - 1];
+  endgenerate
+endmodule
+"""
+CARRIES = {
+    "ripple": "techmap -map +/techmap.v -map carry.v",
+    "brent-kung": "techmap",
+    "kogge-stone": "techmap -map +/techmap.v -map +/choices/kogge-stone.v",
+}
 
-    @property
-    def digest(self) -> str:
-        """Hash of the library's contents."""
+# ABC commands.  Both end with buffers for large loads and sizes that suit the delay target.
+PREPARE = "strash; ifraig; scorr; dc2; strash"
+MAPPERS = {
+    # Covering for area alone; mapping again from the mapped netlist finds smaller ones.
+    "area": f"{PREPARE}; dch -f; amap -m; strash; dc2; dch -f; amap -m; strash; dc2; dch -f; "
+    "amap -m; topo; buffer -c; upsize -D {target}; dnsize -D {target}; stime -p",
+    "delay": f"{PREPARE}; &get -n; &dch -f; &nf -D {{target}}; &put; "
+    "buffer -c; upsize -D {target}; dnsize -D {target}; stime -p",
+}
+# Without a clock, no path is too long.
+NO_TARGET_PS = 1_000_000.0
+# A netlist that misses the clock by less than this share is mapped again for a shorter delay,
+# by so many times what it missed.
+CLOSE = 0.15
+EXTRA = 1.3
 
-    def liberty_text(self) -> str:
-        """Liberty source of all cells."""
+ABC_DELAY = re.compile(r"Delay = *([0-9.]+) ps")
+SUM_PREFIX = "narrowgauge_sum_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One way to synthesise a design.
+
+    Parameters
+    ----------
+    sums : str
+        How sums of products are made: ``"chain"`` and ``"rows"`` of full adders of the library,
+        see `synth.bitheap.replace_sums`; ``"yosys"`` by Yosys, of gates; ``"booth"`` with Booth's
+        encoding, of gates.
+    carry : str
+        Carry of the adders of two operands, key of `CARRIES`.
+    mapper : str
+        Key of `MAPPERS`.
+    """
+
+    sums: str
+    carry: str
+    mapper: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a design is synthesised.
+    """Ways to synthesise a design, the one that is likely to be smallest first.
+
+    The first netlist that meets the clock is taken; one that misses it by little is first mapped
+    again for a shorter delay.  If none meets it, the fastest is taken.
 
     Parameters
     ----------
     description : str
         One line for reports.
-    synth : str
-        Options of Yosys' ``synth``.
+    attempts : tuple of Attempt
+        What to try.
     """
 
     description: str
-    synth: str = ""
+    attempts: tuple[Attempt, ...]
 
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
-        description="Booth multipliers, ABC mapping with buffering and sizing", synth="-booth"
+        description="heaps of full adders; the smallest netlist that meets the clock",
+        attempts=(
+            Attempt(sums="chain", carry="ripple", mapper="area"),
+            Attempt(sums="rows", carry="ripple", mapper="area"),
+            Attempt(sums="rows", carry="kogge-stone", mapper="area"),
+            Attempt(sums="rows", carry="brent-kung", mapper="delay"),
+            Attempt(sums="rows", carry="kogge-stone", mapper="delay"),
+        ),
     ),
-    "plain": Recipe(description="Yosys' synth and abc as they are"),
+    "booth": Recipe(
+        description="Booth multipliers of gates, mapped for delay",
+        attempts=(Attempt(sums="booth", carry="brent-kung", mapper="delay"),),
+    ),
+    "plain": Recipe(
+        description="Yosys' own arithmetic, mapped for delay",
+        attempts=(Attempt(sums="yosys", carry="brent-kung", mapper="delay"),),
+    ),
 }
 
 
@@ -128,11 +210,12 @@ def yosys_version() -> str:
 def map_netlist(
     verilog: str | Mapping[str, str],
     top: str,
-    library: MappingLibrary,
+    library: CellLibrary,
     *,
     clock_ns: float | None = None,
     recipe: str = "default",
     blackboxes: Mapping[str, str] | None = None,
+    wire_cap_ff: float = 0.0,
     timeout_s: float = 300.0,
     cache: Cache | None = None,
 ) -> MappedNetlist:
@@ -151,9 +234,12 @@ def map_netlist(
     recipe : str
         Key of `RECIPES`.
     blackboxes : mapping of str to str, optional
-        Verilog stub of each module whose instances are kept as they are, by module name.
+        Verilog stub of each module whose instances are kept as they are, by module name.  Paths
+        are not timed then, so the first attempt of the recipe is taken.
+    wire_cap_ff : float
+        Capacitance of the wire to every pin, in fF, when paths are compared with the clock.
     timeout_s : float
-        Longest time that Yosys may take, in seconds.
+        Longest time that all of it may take, in seconds.
     cache : Cache, optional
         Default: `Cache` in its default folder.
 
@@ -168,7 +254,7 @@ def map_netlist(
         time is not positive.
     YosysError
         If Yosys refuses the design (syntax, unknown module, latch, combinational loop, undriven
-        net, cell not in the library), crashes or takes too long.
+        net, register that the library does not have), crashes or takes too long.
     """
     sources = {top: verilog} if isinstance(verilog, str) else dict(verilog)
     stubs = dict(blackboxes or {})
@@ -182,18 +268,23 @@ def map_netlist(
     if not timeout_s > 0:
         raise ValueError(f"timeout_s must be positive, not {timeout_s}")
 
-    script = _script(top, RECIPES[recipe], clock_ns, len(sources), len(stubs))
-    files = {f"source{index}.v": text for index, text in enumerate(sources.values())}
-    files |= {f"blackbox{index}.v": text for index, text in enumerate(stubs.values())}
     key = content_key(
-        SCHEMA, yosys_version(), library.digest, top, clock_ns, recipe, script, *files.values()
+        _code_digest(),
+        yosys_version(),
+        library.digest,
+        top,
+        clock_ns,
+        recipe,
+        wire_cap_ff,
+        len(stubs),
+        *stubs.values(),
+        *sources.values(),
     )
 
     def run() -> bytes:
-        names = {f"source{index}.v": name for index, name in enumerate(sources)}
-        names |= {f"blackbox{index}.v": name for index, name in enumerate(stubs)}
-        texts = files | {"cells.lib": library.liberty_text(), "script.ys": script}
-        result = _run_yosys(top, texts, names, timeout_s)
+        with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
+            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s)
+            result = flow.run(RECIPES[recipe], clock_ns, wire_cap_ff)
         # Netlists shrink to a tenth, and most of the time of a warm run is reading them.
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)
 
@@ -202,84 +293,211 @@ def map_netlist(
     return MappedNetlist(top=top, recipe=recipe, clock_ns=clock_ns, tool=yosys_version(), **result)
 
 
-def _script(
-    top: str, recipe: Recipe, clock_ns: float | None, source_count: int, blackbox_count: int
-) -> str:
-    """Yosys commands, one a line."""
-    abc = "abc -liberty cells.lib"
-    if clock_ns is not None:
-        abc += f" -D {clock_ns * 1000:.0f}"
-    return "\n".join(
-        [
+@functools.cache
+def _code_digest() -> str:
+    """Hash of the code that decides what a netlist becomes, so that no cached one outlives it."""
+    modules = (synth.bitheap, synth.cells, synth.liberty_writer, synth.timing)
+    paths = [__file__, *(str(module.__file__) for module in modules)]
+    return content_key(*(Path(path).read_bytes() for path in paths))
+
+
+class _Flow:
+    """Attempts at one design in a private folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        top: str,
+        library: CellLibrary,
+        sources: Mapping[str, str],
+        stubs: Mapping[str, str],
+        timeout_s: float,
+    ) -> None:
+        self.folder = folder
+        self.top = top
+        self.library = library
+        self.timeout_s = timeout_s
+        self.deadline = time.monotonic() + timeout_s
+        self.names: dict[str, str] = {}
+        self._write("cells.lib", library.liberty_text())
+        for kind, texts in (("source", sources), ("blackbox", stubs)):
+            for index, (name, text) in enumerate(texts.items()):
+                self._write(f"{kind}{index}.v", text)
+                self.names[f"{kind}{index}.v"] = name
+        self.timed = not stubs
+        self.prologue = [
             "read_liberty -lib cells.lib",
-            *(f"read_verilog -lib blackbox{index}.v" for index in range(blackbox_count)),
-            *(f"read_verilog source{index}.v" for index in range(source_count)),
-            f"hierarchy -check -top {top}",
-            # Before optimisation, which can hide a loop or an undriven net behind a constant.
-            "proc -latches error",
-            "flatten",
-            "opt_clean",
-            "check -assert",
-            f"synth -flatten -top {top} {recipe.synth}",
-            "dfflibmap -liberty cells.lib",
-            abc,
-            "opt_clean -purge",
-            "check -assert -mapped",
-            "tee -q -o stat.json stat -json -liberty cells.lib",
-            "write_json netlist.json",
-            "write_verilog -noattr netlist.v",
-            "",
+            *(f"read_verilog -lib blackbox{index}.v" for index in range(len(stubs))),
         ]
-    )
+        self.reads = [f"read_verilog source{index}.v" for index in range(len(sources))]
+        self._write("carry.v", RIPPLE_CARRY)
+        buffer, inverter = (library.of_kind(kind)[0] for kind in ("buffer", "inverter"))
+        fanout_of_4 = 4 * inverter.pins[inverter.inputs[0]].cap_ff
+        self._write("abc.constr", f"set_driving_cell {buffer.name}\nset_load {fanout_of_4:.4f}\n")
+        self.ties = " ".join(
+            f"-{option} {cells[0].name} {cells[0].outputs[0]}"
+            for option, kind in (("hicell", "tie1"), ("locell", "tie0"))
+            if (cells := library.of_kind(kind))
+        )
 
+    def run(self, recipe: Recipe, clock_ns: float | None, wire_cap_ff: float) -> dict[str, Any]:
+        """Go through a recipe and return what `MappedNetlist` takes."""
+        tried: dict[Attempt, _Outcome] = {}
+        for attempt in recipe.attempts:
+            coarse = self._coarse(booth=attempt.sums == "booth")
+            has_sums = any(cell["type"] == SUM_CELL for cell in coarse["cells"].values())
+            if attempt.sums in ("chain", "rows") and not has_sums:
+                attempt = replace(attempt, sums="yosys")
+            if attempt in tried:
+                continue
+            target = NO_TARGET_PS if clock_ns is None else 1000 * clock_ns
+            tried[attempt] = outcome = self._attempt(attempt, target, wire_cap_ff)
+            if clock_ns is None or outcome.delay_ns is None or outcome.delay_ns <= clock_ns:
+                return outcome.result
+            # ABC does not see full adders and registers, so its paths are shorter than the
+            # whole ones: it is asked for what it sees, less what is too much.
+            excess = outcome.delay_ns - clock_ns
+            if outcome.abc_ps is not None and excess < CLOSE * clock_ns:
+                target = outcome.abc_ps - 1000 * EXTRA * excess
+                again = self._attempt(attempt, max(target, 1.0), wire_cap_ff)
+                if again.delay_ns is not None and again.delay_ns <= clock_ns:
+                    return again.result
+                if again.delay_ns is not None and again.delay_ns < outcome.delay_ns:
+                    tried[attempt] = again
+        return min(tried.values(), key=lambda outcome: outcome.delay_ns or 0.0).result
 
-def _run_yosys(
-    top: str, texts: Mapping[str, str], names: Mapping[str, str], timeout_s: float
-) -> dict[str, Any]:
-    """Run ``script.ys`` of ``texts`` in a private folder and read what it wrote."""
-    with tempfile.TemporaryDirectory(prefix="narrowgauge-") as name:
-        folder = Path(name)
-        for file_name, text in texts.items():
-            (folder / file_name).write_text(text, encoding="utf-8")
-        _run_child(top, folder, names, timeout_s)
-        statistics = json.loads((folder / "stat.json").read_text())["design"]
-        design = json.loads((folder / "netlist.json").read_text())
-        module = design["modules"][top]
-        return {
-            "module": {key: module[key] for key in ("ports", "cells", "netnames")},
-            "verilog": (folder / "netlist.v").read_text(),
+    def _coarse(self, *, booth: bool) -> dict[str, Any]:
+        """Elaborate and optimise the design down to words, registers and sums."""
+        name = "booth.json" if booth else "coarse.json"
+        path = self.folder / name
+        if not path.exists():
+            self._run_yosys(
+                [
+                    *self.prologue,
+                    *self.reads,
+                    f"hierarchy -check -top {self.top}",
+                    # Before optimisation, which can hide a loop or an undriven net.
+                    "proc -latches error",
+                    "flatten -noscopeinfo",
+                    "opt_clean",
+                    "check -assert",
+                    f"synth -flatten -top {self.top} -run begin:fine {'-booth' if booth else ''}",
+                    "opt -fast -full",
+                    "memory_map",
+                    "opt -full",
+                    "opt_clean",
+                    f"select {self.top}",
+                    f"write_json -selected {name}",
+                ]
+            )
+        module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
+        return module
+
+    def _attempt(self, attempt: Attempt, target_ps: float, wire_cap_ff: float) -> "_Outcome":
+        """Map the design once."""
+        module = self._coarse(booth=attempt.sums == "booth")
+        sums = ""
+        if attempt.sums in ("chain", "rows"):
+            adder = find_full_adder(self.library)
+            sums = replace_sums(module, adder, chain=attempt.sums == "chain", prefix=SUM_PREFIX)
+        self._write("design.json", json.dumps({"modules": {self.top: module}}))
+        self._write("sums.v", sums)
+        self._write("abc.script", MAPPERS[attempt.mapper].format(target=f"{target_ps:.0f}"))
+        log = self._run_yosys(
+            [
+                *self.prologue,
+                "read_json design.json",
+                "read_verilog sums.v",
+                f"hierarchy -check -top {self.top}",
+                "flatten -noscopeinfo",
+                "alumacc",
+                "opt",
+                CARRIES[attempt.carry],
+                "opt -fast",
+                "dfflibmap -liberty cells.lib",
+                "abc -liberty cells.lib -constr abc.constr -script abc.script",
+                "setundef -zero",
+                *([f"hilomap {self.ties}"] if self.ties else []),
+                "opt_clean",
+                "check -assert -mapped",
+                "tee -q -o stat.json stat -json -liberty cells.lib",
+                f"select {self.top}",
+                "write_json -selected netlist.json",
+                "select -clear",
+                # Names of what mapping took apart would stand in the Verilog without a driver.
+                "opt_clean -purge",
+                f"select {self.top}",
+                "write_verilog -noattr -selected netlist.v",
+            ]
+        )
+        statistics = json.loads((self.folder / "stat.json").read_text())["design"]
+        mapped = json.loads((self.folder / "netlist.json").read_text())["modules"][self.top]
+        result = {
+            "module": {key: mapped[key] for key in ("ports", "cells", "netnames")},
+            "verilog": (self.folder / "netlist.v").read_text(),
             "area_um2": statistics.get("area", 0.0),
             "cells_by_type": statistics["num_cells_by_type"],
         }
-
-
-def _run_child(top: str, folder: Path, names: Mapping[str, str], timeout_s: float) -> None:
-    log = folder / "yosys.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", CHILD],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # ABC's own files; they go with the folder even if Yosys is killed.
-            env=os.environ | {"TMPDIR": str(folder)},
-            start_new_session=True,
+        delays = ABC_DELAY.findall(log)
+        return _Outcome(
+            result=result,
+            delay_ns=self._delay_ns(mapped, wire_cap_ff),
+            abc_ps=float(delays[-1]) if delays else None,
         )
-        status: int | None = None
+
+    def _delay_ns(self, module: Mapping[str, Any], wire_cap_ff: float) -> float | None:
+        """Longest path; None where timing does not know the design, as with two clocks."""
         try:
-            status = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise YosysError(f"Yosys took longer than {timeout_s:g} s to map {top}") from None
-        finally:
-            if status != 0:
-                # ABC, a child of the child, outlives it otherwise.
-                _kill_group(process)
-    if status < 0:
-        raise YosysError(f"Yosys was ended by {_signal_name(-status)} while it mapped {top}")
-    if status > 0:
-        reason = _reason(log.read_text(encoding="utf-8", errors="replace"), names)
-        raise YosysError(f"Yosys could not map {top}: {reason}")
+            return analyse(module, self.library, wire_cap_ff=wire_cap_ff).critical_path_ns
+        except ValueError:
+            return None
+
+    def _write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def _run_yosys(self, commands: Sequence[str]) -> str:
+        """Run commands in a child process; return what it printed."""
+        self._write("script.ys", "".join(f"{command}\n" for command in commands))
+        path = self.folder / "yosys.log"
+        with path.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", CHILD],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # ABC's own files; they go with the folder even if Yosys is killed.
+                env=os.environ | {"TMPDIR": str(self.folder)},
+                start_new_session=True,
+            )
+            status: int | None = None
+            try:
+                status = process.wait(max(self.deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                raise YosysError(
+                    f"Yosys took longer than {self.timeout_s:g} s to map {self.top}"
+                ) from None
+            finally:
+                if status != 0:
+                    # ABC, a child of the child, outlives it otherwise.
+                    _kill_group(process)
+        log = path.read_text(encoding="utf-8", errors="replace")
+        if status < 0:
+            raise YosysError(
+                f"Yosys was ended by {_signal_name(-status)} while it mapped {self.top}"
+            )
+        if status > 0:
+            raise YosysError(f"Yosys could not map {self.top}: {_reason(log, self.names)}")
+        return log
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """Netlist of one attempt, its longest path, and what ABC took for it."""
+
+    result: dict[str, Any]
+    delay_ns: float | None
+    abc_ps: float | None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
