@@ -388,8 +388,6 @@ class CellLibrary:
         Supply and temperature for which the figures hold.
     cells : dict of str to Cell
         Usable cells by name.
-    digest : str
-        SHA-256 of what the library was made from; equal for equal content.
     max_slew_ns : float or None
         Slowest edge that the library allows in ns, where stated.
     thresholds_pct : tuple of float
@@ -406,7 +404,6 @@ class CellLibrary:
     voltage_v: float
     temperature_c: float
     cells: dict[str, Cell]
-    digest: str
     max_slew_ns: float | None = None
     thresholds_pct: tuple[float, float, float, float] = (50.0, 50.0, 20.0, 80.0)
     notes: tuple[str, ...] = ()
@@ -417,7 +414,16 @@ class CellLibrary:
         It takes the place of the file that a library came from, in which mapping would also find
         the cells that were left out.
         """
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return write_liberty(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the Liberty text: equal for equal cells, whatever file they came from."""
+        return hashlib.sha256(self._text.encode()).hexdigest()
 
     def select(self, names: Iterable[str]) -> "CellLibrary":
         """Make a library of some of the cells.
@@ -441,8 +447,7 @@ class CellLibrary:
         if unknown:
             raise ValueError(f"names must be cells of {self.name}, not {unknown[0]!r}")
         kept = {name: cell for name, cell in self.cells.items() if name in wanted}
-        identity = "\n".join([self.digest, *kept])
-        return replace(self, cells=kept, digest=hashlib.sha256(identity.encode()).hexdigest())
+        return replace(self, cells=kept)
 
     def of_kind(self, kind: str) -> list[Cell]:
         """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name."""

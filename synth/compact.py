@@ -5,7 +5,6 @@ load.  They are fitted where nets of synthesised logic lie: slews from half to f
 a fan-out of four, loads from 1/32 to 1/4 of what an output may drive at most (chosen).
 """
 
-import hashlib
 import itertools
 import json
 import tomllib
@@ -284,7 +283,6 @@ def parse_compact(text: str, origin: str) -> CellLibrary:
             thresholds_pct=_four(data["thresholds"]),
             max_slew_ns=None if max_slew is None else max_slew / PS_PER_NS,
             cells={name: _cell(name, record) for name, record in data["cells"].items()},
-            digest=hashlib.sha256(text.encode()).hexdigest(),
         )
     except KeyError as error:
         raise ValueError(f"compact library {origin!r} must have a key {error}") from None

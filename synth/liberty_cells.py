@@ -4,7 +4,6 @@ Only what a synchronous design of plain gates and flip-flops needs is read; a ce
 something else (latch, scan cell, tri-state driver, clock gate) is left out with a note.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,15 +41,13 @@ class _Units:
     root: Group
 
 
-def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
+def from_liberty(root: Group, origin: str) -> CellLibrary:
     """Make a library from a parsed Liberty file.
 
     Parameters
     ----------
     root : Group
         The ``library`` group.
-    text : str
-        The file that it was parsed from.
     origin : str
         What to call the file in messages and as source.
 
@@ -83,7 +80,6 @@ def from_liberty(root: Group, text: str, origin: str) -> CellLibrary:
         cells=cells,
         max_slew_ns=_max_slew(root, units),
         thresholds_pct=_thresholds(root, origin),
-        digest=hashlib.sha256(text.encode()).hexdigest(),
         notes=tuple(notes),
     )
 

@@ -4,7 +4,6 @@ A library comes from a Liberty file or from a compact table that ships with the 
 the same afterwards: area in um2, capacitance in fF, time in ns, energy in pJ, leakage in nW.
 """
 
-import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -125,12 +124,10 @@ def _read(paths: Sequence[str | Path]) -> CellLibrary:
                 f"{first.source!r} at {first.voltage_v:g} V, {first.temperature_c:g} C and "
                 f"{part.source!r} at {part.voltage_v:g} V, {part.temperature_c:g} C"
             )
-    identity = "\n".join(part.digest for part in parts)
     return replace(
         first,
         source=", ".join(part.source for part in parts),
         cells={name: cell for part in parts for name, cell in part.cells.items()},
-        digest=hashlib.sha256(identity.encode()).hexdigest(),
         notes=tuple(note for part in parts for note in part.notes),
     )
 
@@ -139,7 +136,7 @@ def _read_file(path: Path) -> CellLibrary:
     text = read_text(path)
     if path.suffix == ".toml":
         return parse_compact(text, str(path))
-    return from_liberty(parse_liberty(text, str(path)), text, str(path))
+    return from_liberty(parse_liberty(text, str(path)), str(path))
 
 
 def _require_basics(library: CellLibrary, origin: str) -> None:

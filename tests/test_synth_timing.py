@@ -134,7 +134,6 @@ def library(*extra):
         voltage_v=1,
         temperature_c=25,
         cells={cell.name: cell for cell in cells},
-        digest="",
     )
 
 
