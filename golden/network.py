@@ -648,12 +648,11 @@ class Network:
             for source in node.inputs:
                 readers[source].append(node)
 
-        # From the output backwards, past layers that only move numbers and are read once.
+        # From the output backwards, past layers that only move numbers.  Each of them is read once,
+        # or some layer would not lead to the output.
         logits = self.nodes[-1]
         by_name = {node.name: node for node in self.nodes}
         while not logits.computes and logits.inputs[0] in by_name:
-            if len(readers[logits.inputs[0]]) > 1:
-                break
             logits = by_name[logits.inputs[0]]
 
         fused = {

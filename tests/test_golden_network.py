@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+import weakref
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -287,6 +288,22 @@ def test_memory_does_not_grow_with_the_images():
     assert peaks[1] < 1.1 * peaks[0]
 
 
+def test_tensors_are_let_go():
+    """No more than the input and the result of a layer, and the network's input, are alive."""
+    names = ["x"] + [f"conv{i}" for i in range(8)]
+    net = chain(*(conv(name, source, 2, 2, 1, 1) for source, name in pairwise(names)))
+    alive, counts = [], []
+
+    def observe(name, values):
+        alive.append(weakref.ref(values))
+        counts.append(sum(reference() is not None for reference in alive))
+
+    (batch,) = net.batches(floats(2, 2, 4, 4))
+    network.execute(net, batch, network.Float32Arithmetic(net), observe)
+    assert len(counts) == 11
+    assert max(counts) <= 3
+
+
 # Exact products: each way in which they are computed, at operands that strain it.
 
 LENGTHS = {
@@ -298,6 +315,8 @@ LENGTHS = {
         400,
         (np.float32, 1, np.float64),
     ),
+    "brim": (FixedSpec(bits=8), FixedSpec(bits=8), 1024, (np.float32, 1, np.float32)),
+    "over the brim": (FixedSpec(bits=8), FixedSpec(bits=8), 1030, (np.float32, 2, np.float64)),
     "cut": (TaperedSpec(bits=8), TaperedSpec(bits=8), 600, (np.float32, 2, np.float64)),
     "double": (FixedSpec(bits=16), FixedSpec(bits=16), 600, (np.float64, 1, np.float64)),
     "tiny": (
@@ -386,6 +405,40 @@ def test_rounding_of_many_double_precision_results():
     assert [Fraction(v) for v in spec.value_table[codes[some]].reshape(-1).tolist()] == [
         exact(Fraction(v)) for v in x[some].reshape(-1).tolist()
     ]
+
+
+@pytest.mark.parametrize(
+    ("frac_bits", "dtype"), [((0, 0), np.float32), ((0, 16), np.float32), ((17, 0), np.float64)]
+)
+def test_sums_of_tensors_are_exact(frac_bits, dtype):
+    """Two tensors of 8 bits, 16 or 17 bits apart: 24 or 25 bits with the carry."""
+    specs = [FixedSpec(bits=8, frac_bits=bits) for bits in frac_bits]
+    system = ElementSystem(format=parse("fixed8"))
+    assert system.sum_dtype([ElementCodec(spec) for spec in specs]) == dtype
+    for left in specs[0].value_table[[1, 127, 128]]:
+        for right in specs[1].value_table[[1, 127, 128]]:
+            total = np.add(dtype(left), dtype(right))
+            assert Fraction(float(total)) == Fraction(left) + Fraction(right)
+
+
+def test_averages_are_rounded_to_double_precision_only():
+    x = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
+    whole = GlobalAveragePool(name="g", inputs=("x",))
+    window = AveragePool(name="a", inputs=("x",), kernel=(3, 1))
+    border = AveragePool(name="a", inputs=("x",), kernel=(3, 1), pads=(1, 0, 1, 0))
+    counted = AveragePool(
+        name="a", inputs=("x",), kernel=(3, 1), pads=(1, 0, 1, 0), include_pad=True
+    )
+    assert whole.apply(x).reshape(-1).tolist() == [1 / 3]
+    assert window.apply(x).reshape(-1).tolist() == [1 / 3]
+    assert border.apply(x).reshape(-1).tolist() == [1 / 2, 1 / 3, 0]
+    assert counted.apply(x).reshape(-1).tolist() == [1 / 3, 1 / 3, 0]
+
+
+def test_flatten_has_the_order_of_onnx():
+    x = np.arange(12).reshape(1, 2, 3, 2)  # row, column, channel
+    expected = [[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]]
+    assert Flatten(name="f", inputs=("x",)).apply(x).tolist() == expected
 
 
 # Structure.
@@ -686,15 +739,36 @@ def test_more_bits_are_closer_to_the_reference():
         assert all(more > less + 6 for less, more in pairwise(steps))
 
 
-def test_method_of_the_paper_reaches_the_fits():
-    images = floats(16, 2, 6, 5, seed=4)
-    quantised = quantise(
-        small_network(), ElementSystem(format=parse("tapered8"), method="paper"), images
+@pytest.mark.parametrize("method", ["sweep", "paper"])
+@pytest.mark.parametrize("text", ["tapered8", "fixed5"])
+def test_formats_are_fitted_to_each_tensor_of_the_reference(text, method):
+    net = small_network()
+    images = floats(16, 2, 6, 5, seed=4, scale=0.1)
+    number_format = parse(text)
+    system = ElementSystem(format=number_format, method=method)
+    quantised = quantise(net, system, images)
+    tensors = {}
+    (batch,) = net.batches(images)
+    network.execute(net, batch, network.Float32Arithmetic(net), tensors.__setitem__)
+
+    def fitted(method, activations="activations"):
+        return (
+            [number_format.fit(tensors[name], activations, method) for name in quantised.codecs],
+            [number_format.fit(node.weight, "weights", method) for node in net.mac_nodes],
+        )
+
+    specs = (
+        [codec.spec for codec in quantised.codecs.values()],
+        [quantised.layers[node.name].weight_spec for node in net.mac_nodes],
     )
-    # Algorithm 1: IS = floor(largest magnitude) + 1.
-    largest = np.abs(images).max()
-    assert quantised.codecs["image"].spec.max_run == math.floor(largest) + 1
-    assert str(quantised.codecs["image"]) == str(quantised.codecs["image"].spec)
+    assert specs == fitted(method)
+    assert [str(codec) for codec in quantised.codecs.values()] == [str(spec) for spec in specs[0]]
+    # The case tells roles and methods apart, where the format does.
+    if text == "tapered8":
+        assert specs[0] != fitted(method, "weights")[0]
+        assert fitted("sweep")[1] != fitted("paper")[1]
+    else:
+        assert fitted("sweep")[0] != fitted("paper")[0]
 
 
 # What is refused.

@@ -532,7 +532,7 @@ REFUSED = {
     "Add of a constant for each column": (
         make(
             [node("Conv", ["x", "w"], "c", name="c"), node("Add", ["c", "b"]), FLATTEN],
-            {**WEIGHTS, "b": floats(4)},
+            {"w": floats(3, 4, 3, 3), "b": floats(3)},  # three channels and three columns
         ),
         "constant of Add 'layer' must be a bias right after",
     ),
@@ -593,6 +593,10 @@ REFUSED = {
     ),
     "Slice of the batch": (
         make([node("Slice", ["x", "s", "e"]), FLATTEN], {"s": int64(1), "e": int64(2)}),
+        "axes of Slice 'layer' must be others than the batch, not 0",
+    ),
+    "Slice of all but the first image": (
+        make([node("Slice", ["x", "s", "e"]), FLATTEN], {"s": int64(1), "e": int64((1 << 63) - 1)}),
         "axes of Slice 'layer' must be others than the batch, not 0",
     ),
     "Slice backwards": (
