@@ -28,16 +28,19 @@ __all__ = ["Function", "Group", "Words", "parse_liberty", "read_liberty", "read_
 #: 64 samples of one signal per word; bit i of a word is sample i.
 Words = npt.NDArray[np.uint64]
 
+# Tokens take the blanks and semicolons behind them along, which halves the time to read a file.
 LIBERTY_GRAMMAR = r"""
 start: group
-group: NAME LIST "{" _statement* "}" ";"*
+group: NAME LIST OPEN _statement* CLOSE
 _statement: simple | complex | group
-simple: NAME VALUE ";"*
-complex: NAME LIST ";"*
+simple: NAME VALUE
+complex: NAME LIST
 
-NAME: /[A-Za-z_][\w.]*/
-LIST: /\((?:"(?:[^"\\]|\\.)*"|[^()"]|\([^()"]*\))*\)/s
-VALUE: /:\s*(?:"(?:[^"\\]|\\.)*"|(?:[^\s;{}"]|[^\S\n]+(?=[^\s;{}"]))+)/s
+NAME: /[A-Za-z_][\w.]*\s*/
+LIST: /\((?:"(?:[^"\\]|\\.)*"|[^()"]|\([^()"]*\))*\)[\s;\\]*/s
+VALUE: /:\s*(?:"(?:[^"\\]|\\.)*"|(?:[^\s;{}"]|[^\S\n]+(?=[^\s;{}"]))+)[\s;\\]*/s
+OPEN: /\{[\s;\\]*/
+CLOSE: /\}[\s;\\]*/
 %ignore /[\s\\]+/
 """
 
@@ -60,6 +63,9 @@ NAME: /[A-Za-z_][\w.\[\]]*/
 CONSTANT: /[01]\b/
 %ignore /\s+/
 """
+
+#: What may stand behind a statement.
+BLANKS = " \t\r\n\f\v;\\"
 
 #: Comments go, strings stay; a ``//`` inside a string is no comment.
 COMMENT_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
@@ -151,8 +157,8 @@ class _GroupBuilder(Transformer[Token, Group]):
 
     def group(self, children: list[Any]) -> Group:
         head, arguments = children[:2]
-        group = Group(str(head), str(arguments), head.line)
-        for child in children[2:]:
+        group = Group(head.rstrip(), arguments.rstrip(BLANKS), head.line)
+        for child in children[3:-1]:
             if isinstance(child, Group):
                 group.groups.append(child)
             else:
@@ -164,7 +170,7 @@ class _GroupBuilder(Transformer[Token, Group]):
         return group
 
     def simple(self, children: list[Any]) -> tuple[str, str]:
-        return str(children[0]), str(children[1])
+        return children[0].rstrip(), children[1].rstrip(BLANKS)
 
     complex = simple
 
@@ -334,6 +340,16 @@ def _function_parser() -> Lark:
     return Lark(FUNCTION_GRAMMAR, parser="lalr", transformer=_NodeBuilder())
 
 
+# A library says the same few hundred conditions over and over.
+@cache
+def _function_tree(text: str) -> Node:
+    try:
+        tree: Any = _function_parser().parse(text)
+    except (UnexpectedCharacters, UnexpectedToken):
+        raise ValueError(f"function must be a Boolean expression, not {text!r}") from None
+    return tree
+
+
 @dataclass(frozen=True)
 class Function:
     """A Boolean function as Liberty writes it.
@@ -354,11 +370,7 @@ class Function:
     tree: Node = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        try:
-            tree = _function_parser().parse(self.text)
-        except (UnexpectedCharacters, UnexpectedToken):
-            raise ValueError(f"function must be a Boolean expression, not {self.text!r}") from None
-        object.__setattr__(self, "tree", tree)
+        object.__setattr__(self, "tree", _function_tree(self.text))
 
     def __str__(self) -> str:
         text = _infix(self.tree, {}, _LIBERTY_STYLE)

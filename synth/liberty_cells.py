@@ -477,6 +477,9 @@ _ZERO = Table((0.0,), (0.0,), ((0.0,),))
 
 def _combine(terms: Sequence[tuple[float, Table]]) -> Table:
     """Weighted sum of tables, on the finest grid among them."""
+    if len(terms) == 1:
+        weight, table = terms[0]
+        return table.scaled(weight)
     largest = max((table for _, table in terms), key=lambda t: len(t.rows) * len(t.columns))
     values = tuple(
         tuple(
