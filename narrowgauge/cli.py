@@ -1,0 +1,473 @@
+"""The ``narrowgauge`` command.
+
+What a command needs is imported when it runs, so that help and listings appear at once.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from narrowgauge import errors
+
+__all__ = ["main", "split_formats"]
+
+
+COUNT = click.IntRange(min=1)
+FOLDER = click.Path(path_type=Path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the program by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 a check failed, 2 bad input.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Warnings are for developers, who can ask for them with PYTHONWARNINGS.
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        return errors.run(lambda: _invoke(words))
+
+
+def _invoke(words: list[str]) -> int:
+    try:
+        with narrowgauge.make_context("narrowgauge", words) as context:
+            context.obj = ["narrowgauge", *words]
+            return int(narrowgauge.invoke(context) or errors.DONE)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+
+
+def split_formats(text: str) -> list[str]:
+    """Split a list of format strings at its commas.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"fixed8,tapered8:max_run=4,scale_exp=-1"``, which is two formats: what follows a
+        comma is a parameter of the format before it if it is like ``name=value``.
+
+    Returns
+    -------
+    list of str
+        Format strings, which may be wrong.
+    """
+    return [part.strip() for part in re.split(r",(?!\s*[a-z_]+=)", text)]
+
+
+EXAMPLES = """\b
+Examples:
+  narrowgauge compare -o out                     embedded network, all formats
+  narrowgauge compare -o out --formats fixed8,tapered8:max_run=4,scale_exp=-1
+  narrowgauge table tapered8:max_run=4
+  narrowgauge generate tapered-array -o rtl --rows 8 --cols 8
+  narrowgauge test fixed-mac tapered-mac --jobs 2
+"""
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 a check failed, 2 bad input (one line on standard error),
+130 interrupted.
+"""
+
+
+def _examples(*lines: str) -> str:
+    """Epilog with examples, kept line by line."""
+    return "\n".join(["\b", "Examples:", *(f"  narrowgauge {line}" for line in lines)])
+
+
+def _positive(context: click.Context, option: click.Parameter, number: float) -> float:
+    """Refuse what is not a finite number above 0."""
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"must be a positive number, not {number:g}", context, option)
+    return number
+
+
+def _print_version(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    if is_given and not context.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            version = installed("narrowgauge")
+        except PackageNotFoundError:
+            version = "(not installed)"
+        click.echo(f"narrowgauge {version}")
+        context.exit()
+
+
+@click.group(
+    epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def narrowgauge(context: click.Context) -> None:
+    """Compare, generate and test hardware for narrow DNN number systems.
+
+    A format is written as its number system and the bits of a code, then what is not to be fitted
+    to the network: fixed8, tapered8, tapered8:max_run=4,scale_exp=-1.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@narrowgauge.command(epilog=_examples("formats", "formats --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def formats(as_json: bool) -> None:
+    """List the number systems and the designs."""
+    from golden.formats import FORMATS
+    from narrowgauge.catalogue import DESIGNS, SYSTEMS
+
+    listing = {
+        "formats": [
+            {
+                "stem": stem,
+                "title": system.title,
+                "example": system.presets[0],
+                "parameters": list(FORMATS[stem].parameters),
+            }
+            for stem, system in SYSTEMS.items()
+        ],
+        "designs": [
+            {
+                "name": design.name,
+                "stem": design.stem,
+                "presets": list(design.presets),
+                "description": design.description,
+            }
+            for design in DESIGNS.values()
+        ],
+    }
+    if as_json:
+        click.echo(json.dumps(listing, indent=1))
+        return
+    from narrowgauge.table import print_formats, terminal
+
+    print_formats(terminal(), listing)
+
+
+@narrowgauge.command(
+    epilog=_examples(
+        "table tapered8:max_run=4,scale_exp=-1", "table fixed6 --json", "table fixed16 --csv"
+    )
+)
+@click.argument("spec")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def table(spec: str, as_csv: bool, as_json: bool) -> None:
+    """Print the codes of a format and their exact values.
+
+    Of formats with more than 8 bits, the text shows the first and the last codes; --csv and --json
+    have all.
+    """
+    from golden.formats import parse
+    from narrowgauge.table import codes_csv, codes_json, print_codes, terminal
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    full = parse(spec).spec()
+    if as_csv:
+        click.echo(codes_csv(full), nl=False)
+    elif as_json:
+        click.echo(codes_json(full), nl=False)
+    else:
+        print_codes(terminal(), full)
+
+
+@narrowgauge.command(
+    epilog=_examples(
+        "generate tapered-array -o rtl",
+        "generate tapered-mac tapered8:runs=4-7 -o mac --length 1024",
+        "generate fixed-array fixed6 -o rtl6 --rows 8 --cols 32 --clock-ns 1.5",
+    )
+)
+@click.argument("design")
+@click.argument("spec", required=False)
+@click.option(
+    "-o", "--output", type=FOLDER, required=True, help="Folder for the files; see compare."
+)
+@click.option("--rows", type=int, help="Rows of an array (16).")
+@click.option("--cols", type=int, help="Columns of an array (16).")
+@click.option("--length", type=int, help="Longest dot product, held exactly (4096).")
+@click.option(
+    "--decoders",
+    type=click.Choice(["edge", "pe"]),
+    help="Where an array decodes: at its edges, or in each processing element (edge).",
+)
+@click.option("--zero-gating", is_flag=True, help="Hold an array's multipliers still for zeros.")
+@click.option(
+    "--clock-ns",
+    type=float,
+    callback=_positive,
+    default=2.0,
+    show_default=True,
+    help="Clock period of the constraints.",
+)
+def generate(
+    design: str, spec: str | None, output: Path, zero_gating: bool, clock_ns: float, **sizes: Any
+) -> None:
+    """Write Verilog and what a flow needs beside it.
+
+    DESIGN is one of those that `narrowgauge formats` lists, SPEC a format of its number system;
+    the default is the first preset of the design.
+    """
+    from golden.formats import parse
+    from narrowgauge import catalogue
+    from narrowgauge.output import result_folder
+    from synth.verilog import write
+
+    unit = catalogue.find(design)
+    form = parse(spec or unit.presets[0])
+    if form.stem != unit.stem:
+        raise ValueError(f"spec must be a format of {unit.stem} for {unit.name}, not {form}")
+    options = {name: value for name, value in sizes.items() if value is not None}
+    if zero_gating:
+        options["zero_gating"] = True
+    if unit.unit != "array":
+        for name in options:
+            if name != "length":
+                raise ValueError(f"{name} must be left out for {unit.name}, which is no array")
+    with result_folder(output, "generate") as folder:
+        component = unit.build(form, catalogue.Options(**options))
+        write(component, folder, spec=str(form), clock_ns=clock_ns)
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    click.echo(f"{unit.name} for {form}, in {output}:")
+    for name in names:
+        click.echo(f"  {name}")
+
+
+@narrowgauge.command(
+    epilog=_examples(
+        "test",
+        "test tapered-mac fixed-mac --quick --jobs 2",
+        "test tapered-array --spec tapered6 --simulator verilator --seed 7",
+    )
+)
+@click.argument("designs", nargs=-1, metavar="[DESIGN]...")
+@click.option(
+    "--simulator",
+    type=click.Choice(["icarus", "verilator"]),
+    help="Simulator; by default Icarus where it is installed, else Verilator.",
+)
+@click.option(
+    "--spec", "specs", multiple=True, help="Format, instead of the presets; may be repeated."
+)
+@click.option("--test", "tests", multiple=True, help="Test by its name; may be repeated.")
+@click.option("--quick", is_flag=True, help="Try less, in about a third of the time.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Of all stimuli (1, or that of the environment variable NARROWGAUGE_SEED).",
+)
+@click.option("--jobs", type=COUNT, help="Simulations at a time (one for each processor).")
+def test(
+    designs: tuple[str, ...],
+    simulator: str | None,
+    specs: tuple[str, ...],
+    tests: tuple[str, ...],
+    quick: bool,
+    seed: int | None,
+    jobs: int | None,
+) -> int:
+    """Simulate the generated Verilog against the golden model.
+
+    Without DESIGN, all designs are tested, each in its presets.
+    """
+    from narrowgauge import regression
+    from narrowgauge.table import print_outcomes, terminal
+
+    chosen = regression.cases(designs, specs)
+    with _progress("designs", len(chosen)) as advance:
+        outcomes = regression.run(
+            chosen,
+            simulator=simulator,
+            seed=seed,
+            tests=tests,
+            thorough=not quick,
+            jobs=jobs,
+            progress=lambda case, done: advance(case.name),
+        )
+    print_outcomes(terminal(), outcomes)
+    passed = all(outcome.passed for outcome in outcomes)
+    return errors.DONE if passed else errors.CHECK_FAILED
+
+
+@narrowgauge.command(
+    short_help="Measure formats on one network: the main job.",
+    epilog=_examples(
+        "compare -o out",
+        "compare -o out --formats fixed8,tapered8:max_run=4,scale_exp=-1,tapered6",
+        "compare -o out --model net.onnx --data images.npz",
+        "compare -o out --library my_cells.lib.gz --clock-ns 1.2 --rows 32 --cols 32",
+    ),
+)
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    required=True,
+    help="Folder for the results: a new or empty one, or that of an earlier comparison, which is "
+    "replaced unless its files were changed.",
+)
+@click.option("--model", type=FOLDER, help="Network as an ONNX file; the embedded one if left out.")
+@click.option(
+    "--data",
+    type=FOLDER,
+    help="Its images: an .npz file with x, their classes y, and calibration (other images).",
+)
+@click.option(
+    "--formats", "texts", help="Format strings with commas between; the first is the baseline."
+)
+@click.option(
+    "--library",
+    default="nangate45",
+    show_default=True,
+    help="Built-in cell library, or a Liberty file (also .gz).",
+)
+@click.option(
+    "--clock-ns",
+    type=float,
+    callback=_positive,
+    default=2.0,
+    show_default=True,
+    help="Clock period that the hardware is mapped for.",
+)
+@click.option("--rows", type=int, help="Rows of the arrays (16).")
+@click.option("--cols", type=int, help="Columns of the arrays (16).")
+@click.option(
+    "--method",
+    type=click.Choice(["sweep", "paper"]),
+    default="sweep",
+    show_default=True,
+    help="How formats are fitted: least squared error, or the rules of the papers.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Of the operands that are simulated.",
+)
+@click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
+@click.pass_context
+def compare(
+    context: click.Context,
+    output: Path,
+    model: Path | None,
+    data: Path | None,
+    texts: str | None,
+    library: str,
+    clock_ns: float,
+    method: str,
+    seed: int,
+    jobs: int | None,
+    **sizes: Any,
+) -> None:
+    """Compare accuracy, area, delay and energy of formats on one network.
+
+    Prints tables and writes report.html, compare.json and compare.csv.
+    """
+    if (model is None) != (data is None):
+        given = "--model" if data is None else "--data"
+        raise click.UsageError(f"--model and --data must be given together, not {given} alone")
+
+    from narrowgauge import output as files
+    from narrowgauge.catalogue import Options
+    from narrowgauge.compare import DEFAULT_FORMATS, Settings
+    from narrowgauge.compare import compare as measure
+
+    settings = Settings(
+        library=library,
+        clock_ns=clock_ns,
+        options=Options(**{name: size for name, size in sizes.items() if size is not None}),
+        method=method,
+        seed=seed,
+    )
+    formats = DEFAULT_FORMATS if texts is None else split_formats(texts)
+    with files.result_folder(output, "compare") as folder:
+        name, source, network, images = _network(model, data)
+        with _progress("formats", len(formats)) as progress:
+            result = measure(
+                network, images, formats, settings, jobs=jobs or _processors(), progress=progress
+            )
+        result["network"] = {"name": name, "source": source} | result["network"]
+        result["settings"]["command"] = shlex.join(context.obj)
+
+        from narrowgauge import report
+
+        report.write(result, folder)
+
+    from narrowgauge.table import print_comparison, terminal
+
+    print_comparison(terminal(), result)
+    click.echo(f"\nReport: {output / 'report.html'}")
+
+
+def _network(model: Path | None, data: Path | None) -> tuple[str, str, Any, Any]:
+    """Name, origin, network and images of the embedded network or the user's."""
+    from narrowgauge import networks, onnx_reader
+
+    if model is None or data is None:
+        embedded = networks.digits()
+        network = onnx_reader.read(embedded.model_path)
+        return embedded.name, "embedded, see narrowgauge/networks", network, embedded.data
+    return model.stem, model.name, onnx_reader.read(model), onnx_reader.load_data(data)
+
+
+def _processors() -> int:
+    """Processors that this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Bar on standard error if that is a terminal; the function moves it on by one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from narrowgauge.table import terminal
+
+    console = terminal(stderr=True)
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=total)
+
+        def advance(name: str) -> None:
+            bar.update(task, advance=1, description=name)
+
+        yield advance

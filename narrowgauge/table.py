@@ -1,0 +1,521 @@
+"""Tables for the terminal: number systems, codes of a format, and comparisons.
+
+Everything fits the width of the terminal, 80 columns in a pipe; where the columns of a comparison
+do not, the rest of them follows below.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from golden.element import ElementSpec
+from golden.fixed import FixedSpec
+from golden.tapered import TaperedSpec
+
+if TYPE_CHECKING:
+    from narrowgauge.regression import Outcome
+
+__all__ = [
+    "PARTS",
+    "Column",
+    "aligned",
+    "code_columns",
+    "codes_csv",
+    "codes_json",
+    "figure",
+    "parts",
+    "print_codes",
+    "print_comparison",
+    "print_formats",
+    "print_outcomes",
+    "print_table",
+    "terminal",
+]
+
+#: Formats of up to so many bits are printed in full; of wider ones so many codes of either end.
+FULL_BITS = 8
+END_CODES = 16
+
+#: Most decimals of a value in a table of codes; values that need more are in scientific notation.
+MAX_DECIMALS = 16
+
+#: Spaces between columns, and between two tables of codes side by side.
+GAP = 2
+BLOCK_GAP = 2
+
+#: Parts of a circuit in the order of the data; others come after them.
+PARTS = (
+    "decode",
+    "multiply",
+    "accumulate",
+    "registers",
+    "encode",
+    "clock",
+    "control",
+    "memory",
+    "leakage",
+)
+
+#: Short headings for the parts of an energy.
+PART_HEADINGS = {
+    "accumulate": "accum.",
+    "leakage": "leak",
+    "memory": "mem.",
+    "multiply": "mult.",
+    "registers": "regs",
+}
+
+#: Cells of a missing figure.
+NONE = "-"
+
+
+class _Terminal(Console):
+    """Console that leaves a closed pipe to the caller."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the ``BrokenPipeError`` again that is being handled."""
+        raise
+
+
+def terminal(width: int | None = None, *, stderr: bool = False) -> Console:
+    """Make a console that prints text as it is; colours only where it is a terminal.
+
+    Parameters
+    ----------
+    width : int, optional
+        Columns; those of the terminal, or of the environment variable ``COLUMNS``, or 80.
+    stderr : bool
+        Whether it prints to standard error.
+    """
+    return _Terminal(width=width, stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Parameters
+    ----------
+    heading : str
+        One or more lines.
+    cells : sequence of str
+        One for each row.
+    is_text : bool
+        Text is left-aligned and may be wrapped; figures are right-aligned and never cut.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    is_text: bool = False
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that the longest cell takes."""
+        return max(cell_len(text) for text in (*self.heading.split("\n"), *self.cells))
+
+
+def print_table(console: Console, columns: Sequence[Column]) -> None:
+    """Print a table, as two or more with the first column repeated if it is too wide.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    columns : sequence of Column
+        The first one names the rows.
+    """
+    key, rest = columns[0], list(columns[1:])
+    # At least half of the width is left for figures.
+    key_width = min(key.width, max(console.width // 2, 8))
+    while rest:
+        room, count = console.width - key_width, 0
+        while count < len(rest):
+            column = rest[count]
+            room -= GAP + (min(column.width, 8) if column.is_text else column.width)
+            if room < 0 and count > 0:
+                break
+            count += 1
+        _print_columns(console, [key, *rest[:count]], key_width)
+        rest = rest[count:]
+        if rest:
+            console.print()
+
+
+def _print_columns(console: Console, columns: Sequence[Column], key_width: int) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(
+            column.heading,
+            justify="left" if column.is_text else "right",
+            vertical="top",
+            no_wrap=not column.is_text,
+            overflow="fold",
+            min_width=None if column.is_text else column.width,
+            width=key_width if number == 0 else None,
+        )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
+    console.print(table)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Text of one figure with so many significant digits, never in scientific notation."""
+    return aligned([value], digits)[0]
+
+
+def aligned(values: Iterable[float | None], digits: int) -> list[str]:
+    """Texts of a column of figures with the same number of decimals.
+
+    Parameters
+    ----------
+    values : iterable of float or None
+        None, infinity and NaN are no figures.
+    digits : int
+        Significant digits of the largest.
+    """
+    figures = list(values)
+    known = [abs(value) for value in figures if value is not None and math.isfinite(value)]
+    largest = max(known, default=0.0)
+    decimals = digits - 1 - math.floor(math.log10(largest)) if largest else 0
+    return [_decimal(value, max(decimals, 0)) for value in figures]
+
+
+def _decimal(value: float | None, decimals: int) -> str:
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:.{decimals}f}"
+
+
+# Number systems and designs.
+
+
+def print_formats(console: Console, listing: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print the number systems and the designs.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    listing : dict
+        As ``narrowgauge formats --json`` prints it.
+    """
+
+    def column(heading: str, kind: str, key: str) -> Column:
+        cells = [entry[key] for entry in listing[kind]]
+        texts = [cell if isinstance(cell, str) else ", ".join(cell) for cell in cells]
+        return Column(heading=heading, cells=texts, is_text=True)
+
+    print_table(
+        console,
+        [
+            column("system", "formats", "stem"),
+            column("number system", "formats", "title"),
+            column("example", "formats", "example"),
+            column("parameters", "formats", "parameters"),
+        ],
+    )
+    console.print()
+    print_table(
+        console,
+        [
+            column("design", "designs", "name"),
+            column("what it is", "designs", "description"),
+            column("presets", "designs", "presets"),
+        ],
+    )
+
+
+# Codes of a format.
+
+
+def code_columns(spec: ElementSpec) -> dict[str, list[Any]]:
+    """All codes of a format, in order, with what they mean.
+
+    Parameters
+    ----------
+    spec : ElementSpec
+        The format.
+
+    Returns
+    -------
+    dict of str to list
+        ``code``, ``binary``, ``hex``, ``value`` (exact) and the fields of the number system, each
+        of length 2**bits.
+    """
+    codes = range(1 << spec.bits)
+    columns: dict[str, list[Any]] = {
+        "code": list(codes),
+        "binary": [f"{code:0{spec.bits}b}" for code in codes],
+        "hex": [f"{code:0{(spec.bits + 3) // 4}x}" for code in codes],
+        "value": spec.value_table.tolist(),
+    }
+    return columns | FIELDS.get(spec.stem, lambda spec: {})(spec)
+
+
+def _fixed_fields(spec: ElementSpec) -> dict[str, list[Any]]:
+    """Signed integer of each code."""
+    return {"integer": cast(FixedSpec, spec).operand_table.tolist()}
+
+
+def _tapered_fields(spec: ElementSpec) -> dict[str, list[Any]]:
+    """Length of the run, its integer and the fraction of each code."""
+    tapered = cast(TaperedSpec, spec)
+    # An operand is integer + fraction in units of 2**-(bits - 1), with a fraction from 0 to 1.
+    operands, fraction_bits = tapered.operand_table, tapered.bits - 1
+    integers = operands >> fraction_bits
+    runs = np.where(integers < 0, -integers, integers + 1)
+    fractions = np.ldexp((operands & (1 << fraction_bits) - 1).astype(float), -fraction_bits)
+    return {"run": runs.tolist(), "integer": integers.tolist(), "fraction": fractions.tolist()}
+
+
+#: Fields of a code by number system; one that is not here has none.
+FIELDS: dict[str, Callable[[ElementSpec], dict[str, list[Any]]]] = {
+    "fixed": _fixed_fields,
+    "tapered": _tapered_fields,
+}
+
+
+def codes_csv(spec: ElementSpec) -> str:
+    """All codes of a format as comma-separated values with a heading."""
+    columns = code_columns(spec)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue()
+
+
+def codes_json(spec: ElementSpec) -> str:
+    """All codes of a format as JSON, one code to a line."""
+    columns = code_columns(spec)
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    return f'{{"spec": {json.dumps(str(spec))}, "bits": {spec.bits}, "codes": [\n{lines}\n]}}\n'
+
+
+def print_codes(console: Console, spec: ElementSpec) -> None:
+    """Print the codes of a format: all up to 8 bits, else the first and the last ones.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    spec : ElementSpec
+        The format.
+    """
+    columns = code_columns(spec)
+    values = sorted(set(columns["value"]))
+    steps = np.diff(values)
+    apart = " to ".join(dict.fromkeys(f"{step:.12g}" for step in (steps.min(), steps.max())))
+    console.print(
+        f"{spec}: {len(values)} values from {values[0]:.12g} to {values[-1]:.12g}, {apart} apart"
+    )
+    console.print()
+    del columns["code"]
+    if spec.bits <= FULL_BITS:
+        _print_blocks(console, columns)
+        return
+    head = {name: cells[:END_CODES] for name, cells in columns.items()}
+    tail = {name: cells[-END_CODES:] for name, cells in columns.items()}
+    both = {name: [*head[name], *tail[name]] for name in columns}
+    lines = _code_lines(both)
+    left_out = (1 << spec.bits) - 2 * END_CODES
+    for line in [*lines[: 1 + END_CODES], f"... {left_out} more with --csv or --json ..."]:
+        console.print(line, soft_wrap=True)
+    for line in lines[1 + END_CODES :]:
+        console.print(line, soft_wrap=True)
+
+
+def _print_blocks(console: Console, columns: Mapping[str, list[Any]]) -> None:
+    """Print a table as several beside each other, as many as fit; it goes on at the top of each."""
+    heading, *lines = _code_lines(columns)
+    fitting = max(1, (console.width + BLOCK_GAP) // (len(heading) + BLOCK_GAP))
+    height = math.ceil(len(lines) / fitting)
+    blocks = [lines[start : start + height] for start in range(0, len(lines), height)]
+    gap = " " * BLOCK_GAP
+    console.print(gap.join([heading] * len(blocks)), style="bold", soft_wrap=True)
+    for row in range(height):
+        cells = [block[row] for block in blocks if row < len(block)]
+        console.print(gap.join(cells), soft_wrap=True)
+
+
+def _code_lines(columns: Mapping[str, list[Any]]) -> list[str]:
+    """Lines of a table of codes, the heading first, all of one length."""
+    texts = {}
+    for name, cells in columns.items():
+        heading = {"integer": "int", "fraction": "frac"}.get(name, name)
+        is_float = name in ("value", "fraction")
+        shown = _decimals(cells) if is_float else [str(cell) for cell in cells]
+        width = max(map(len, [heading, *shown]))
+        texts[name] = [text.rjust(width) for text in (heading, *shown)]
+    return [" ".join(row) for row in zip(*texts.values(), strict=True)]
+
+
+def _decimals(values: Iterable[float]) -> list[str]:
+    """Exact decimal fractions, all with the decimals that the finest needs."""
+    exact = [float(value) for value in values]
+    # A multiple of 2**-k that is none of 2**-(k - 1) has exactly k decimals.
+    needed = max((value.as_integer_ratio()[1].bit_length() - 1 for value in exact), default=0)
+    if needed > MAX_DECIMALS:
+        return [repr(value) for value in exact]
+    return [f"{value:.{needed}f}" for value in exact]
+
+
+# Comparisons.
+
+
+def parts(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Names of all parts that occur in a breakdown of any row, in the order of :data:`PARTS`.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of a comparison.
+    key : str
+        ``"area_breakdown_um2"`` or ``"energy_breakdown_pj"``.
+    """
+    found = dict.fromkeys(name for row in rows for name in row[key])
+    return [name for name in PARTS if name in found] + [name for name in found if name not in PARTS]
+
+
+def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
+    """Print the tables of a comparison.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    result : dict
+        In the form of ``compare.json``.
+    """
+    rows = result["rows"]
+    for line in _comparison_heading(result):
+        console.print(line)
+    console.print()
+
+    base = rows[0]
+    areas = [row["area_um2"] for row in rows]
+    energies = [row["energy_per_mac_pj"] for row in rows]
+    key = Column(heading="\nformat", cells=[row["spec"] for row in rows], is_text=True)
+
+    def figures(heading: str, values: Iterable[float | None], digits: int) -> Column:
+        return Column(heading=heading, cells=aligned(values, digits))
+
+    def ratios(values: Sequence[float], to: float) -> Column:
+        return Column(heading="\nx", cells=[_decimal(value / to, 2) for value in values])
+
+    print_table(
+        console,
+        [
+            key,
+            figures("accur.\n%", [row["accuracy"] for row in rows], 4),
+            figures("SQNR\ndB", [row["sqnr_db"] for row in rows], 3),
+            figures("area\nk um2", [area / 1000 for area in areas], 4),
+            ratios(areas, base["area_um2"]),
+            figures("energy\npJ/MAC", energies, 4),
+            ratios(energies, base["energy_per_mac_pj"]),
+            figures("delay\nns", [row["critical_path_ns"] for row in rows], 3),
+            figures("leak\nuW", [row["leakage_uw"] for row in rows], 3),
+        ],
+    )
+
+    console.print("\nWhere the energy goes, %")
+    names = parts(rows, "energy_breakdown_pj")
+    shares = [
+        Column(
+            heading=PART_HEADINGS.get(name, name),
+            cells=[
+                _decimal(100 * row["energy_breakdown_pj"].get(name, 0.0) / energy, 1)
+                for row, energy in zip(rows, energies, strict=True)
+            ],
+        )
+        for name in names
+    ]
+    print_table(console, [Column(heading="format", cells=key.cells, is_text=True), *shares])
+
+    notes = [f"{row['spec']}: {row['note']}" for row in rows if row.get("note")]
+    if notes:
+        console.print()
+    for note in notes:
+        console.print(note)
+
+
+def _comparison_heading(result: Mapping[str, Any]) -> list[str]:
+    """Say what was compared, on what and with what."""
+    network, library = result["network"], result["library"]
+    settings, tools = result["settings"], result["tools"]
+    accuracy = network["float_accuracy"]
+    measured = "" if accuracy is None else f"{accuracy:.2f} % in float32 on "
+    versions = [_tool(name, tools[name]) for name in ("narrowgauge", "yosys") if name in tools]
+    return [
+        (
+            f"{network['name']}: {measured}{network['images']} images of "
+            f"{network['macs_per_image']} multiply-accumulates (MAC)"
+        ),
+        (
+            f"{settings['rows']}x{settings['cols']} arrays, {settings['clock_ns']:g} ns clock, "
+            f"dot products of up to {settings['length']}, seed {settings['seed']}"
+        ),
+        (
+            f"{library['name']} at {library['voltage_v']:g} V and "
+            f"{library['temperature_c']:g} C; {', '.join(versions)}"
+        ),
+    ]
+
+
+def _tool(name: str, version: str) -> str:
+    """Name and version of a tool, whose version may say its name already."""
+    return version if version.casefold().startswith(name.casefold()) else f"{name} {version}"
+
+
+# The regression.
+
+
+def print_outcomes(console: Console, outcomes: Sequence["Outcome"]) -> None:
+    """Print what the regression found: a line for each case, then every failure in full.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    outcomes : sequence of Outcome
+        At least one.
+    """
+    groups = [(case, list(group)) for case, group in groupby(outcomes, lambda one: one.case)]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    seconds = [sum(outcome.seconds for outcome in group) for _, group in groups]
+    failures = [sum(not outcome.passed for outcome in group) for _, group in groups]
+    print_table(
+        console,
+        [
+            Column(heading="design", cells=[case.design for case, _ in groups], is_text=True),
+            Column(heading="format", cells=[case.spec for case, _ in groups], is_text=True),
+            Column(
+                heading="hardware",
+                # What the name says beyond design and format.
+                cells=["/".join(case.name.split("/")[2:]) for case, _ in groups],
+                is_text=True,
+            ),
+            Column(heading="tests", cells=[str(len(group)) for _, group in groups]),
+            Column(heading="failed", cells=[str(count) for count in failures]),
+            Column(heading="s", cells=[f"{time:.1f}" for time in seconds]),
+        ],
+    )
+    console.print()
+    for outcome in failed:
+        console.print(f"{outcome.name}: {outcome.message}", soft_wrap=True)
+    console.print(
+        f"{len(outcomes)} tests, {len(failed)} failed; "
+        f"{outcomes[0].simulator}, seed {outcomes[0].seed}"
+    )

@@ -1,0 +1,127 @@
+"""A comparison in the form of compare.json whose figures are made up, for tests of its reports.
+
+Its network and library are called synthetic.  The figures are round, so that tests can say by hand
+what a report has to show.
+"""
+
+from typing import Any
+
+__all__ = ["comparison"]
+
+#: Name, bits, accuracy in percent, SQNR in dB, area in um2, energy in pJ: the baseline first.
+ROWS = (
+    ("fixed8", 8, 99.0, 40.0, 200_000.0, 1.0),
+    ("tapered8:runs=4-7", 8, 98.5, 36.0, 150_000.0, 1.1),
+    ("fixed6", 6, 97.0, 28.0, 120_000.0, 0.6),
+    ("tapered6", 6, 98.0, 30.0, 110_000.0, 0.75),
+    ("fixed4", 4, 62.5, 12.0, 60_000.0, 0.3),
+)
+
+#: Shares in percent; each adds up to 100.
+ENERGY_SHARES = {
+    "decode": 5, "multiply": 35, "accumulate": 20, "registers": 15, "encode": 2, "clock": 18,
+    "leakage": 5,
+}  # fmt: skip
+AREA_SHARES = {
+    "decode": 4, "multiply": 40, "accumulate": 25, "registers": 28, "encode": 2, "control": 1,
+}  # fmt: skip
+
+
+def comparison() -> dict[str, Any]:
+    """A new copy of the sample."""
+    return {
+        "schema": 1,
+        "network": {
+            "name": "synthetic",
+            "source": "made up",
+            "float_accuracy": 99.07,
+            "images": 540,
+            "calibration_images": 128,
+            "mac_layers": 2,
+            "macs_per_image": 673_408,
+            "longest_dot_product": 288,
+        },
+        "library": {
+            "name": "synthetic45",
+            "version": "1.0",
+            "source": "made up",
+            "licence": "none",
+            "voltage_v": 1.1,
+            "temperature_c": 25.0,
+            "digest": "0" * 64,
+        },
+        "tools": {"narrowgauge": "0.1.0", "Yosys": "0.70"},
+        "settings": {
+            "rows": 16,
+            "cols": 16,
+            "clock_ns": 2.0,
+            "length": 4096,
+            "method": "sweep",
+            "seed": 1,
+            "decoders": "edge",
+            "zero_gating": False,
+            "command": "narrowgauge compare -o build/compare",
+        },
+        "rows": [_row(*row) for row in ROWS],
+        "weights": {
+            "layer": "conv2",
+            "edges": [-0.5 + step / 32 for step in range(33)],
+            "counts": [256 - (16 - step) ** 2 for step in range(32)],
+        },
+    }
+
+
+def _row(
+    spec: str, bits: int, accuracy: float, sqnr_db: float, area: float, energy: float
+) -> dict[str, Any]:
+    stem = spec.rstrip("0123456789-=:") if ":" not in spec else spec.split(":")[0][:-1]
+    return {
+        "design": f"{stem}-array",
+        "spec": spec,
+        "weight_bits": bits,
+        "activation_bits": bits,
+        "accumulator_bits": 2 * bits + 12,
+        "macs_per_cycle": 256,
+        "utilisation": 0.875,
+        "area_um2": area,
+        "area_per_mac_um2": area / 256,
+        "cells": int(area / 2),
+        "critical_path_ns": 1.5,
+        "slack_ns": 0.5,
+        "critical_path": [
+            {"cell": "DFF_X1", "pin": "Q", "delay_ns": 0.1, "arrival_ns": 0.1},
+            {"cell": "XOR2_X1", "pin": "Z", "delay_ns": 1.4, "arrival_ns": 1.5},
+        ],
+        "energy_per_mac_pj": energy,
+        "leakage_uw": area / 50,
+        "storage_bits_per_weight": float(bits),
+        "sqnr_db": sqnr_db,
+        "accuracy": accuracy,
+        "area_breakdown_um2": {part: area * share / 100 for part, share in AREA_SHARES.items()},
+        "energy_breakdown_pj": {
+            part: energy * share / 100 for part, share in ENERGY_SHARES.items()
+        },
+        "nets_annotated": 1.0,
+        "units": [
+            {"module": f"{stem}_pe", "count": 256, "area_um2": area * 0.95 / 256, "cells": 400},
+            {"module": f"{stem}_encoder", "count": 16, "area_um2": area * 0.05 / 16, "cells": 90},
+        ],
+        "layers": [
+            {
+                "name": name,
+                "macs": 336_704,
+                "length": length,
+                "weight_spec": f"{stem}{bits}",
+                "activation_spec": f"{stem}{bits}",
+                "sqnr_db": sqnr_db + 1,
+                "energy_per_mac_pj": energy,
+            }
+            for name, length in (("conv1", 9), ("conv2", 288))
+        ],
+        "values": {
+            "layer": "conv2",
+            "spec": spec,
+            "values": [code / (1 << bits - 1) for code in range(-(1 << bits - 1), 1 << bits - 1)],
+        },
+        "note": "",
+    }
