@@ -1,18 +1,28 @@
 """Hierarchical Verilog of a component: one module per distinct unit, the same text at every run."""
 
-import os
-import re
+import importlib.metadata
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from amaranth.back import verilog
-from amaranth.hdl import ClockSignal, Instance, ResetSignal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.back import rtlil as amaranth_rtlil  # type: ignore[attr-defined]
+from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, Value
+
+# Not exported elsewhere in Amaranth 0.5.
+from amaranth.hdl._ast import SignalDict
+from amaranth.hdl._dsl import FSM
+from amaranth.hdl._ir import PortDirection
+from amaranth.lib.wiring import In, Out
+
+from synth import rtlil
+from synth.verilog_writer import write_module
 
 __all__ = ["VerilogDesign", "to_verilog"]
+
+
+_DIRECTIONS = {In: PortDirection.Input, Out: PortDirection.Output}
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,14 @@ class VerilogDesign:
         Text of each module by name; a module comes after those that it instantiates.
     children : dict of str to Counter
         Number of direct instances by module name, for each module.
+    files : dict of str to str
+        Text of each memory image that the modules load, by file name.
     """
 
     top: str
     modules: dict[str, str]
     children: dict[str, Counter[str]]
+    files: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def text(self) -> str:
@@ -47,11 +60,10 @@ class VerilogDesign:
         return totals
 
 
-def to_verilog(component: wiring.Component, name: str | None = None) -> VerilogDesign:
+def to_verilog(component: Any, name: str | None = None) -> VerilogDesign:
     """Convert ``component`` and everything placed in it (:func:`hdl.hierarchy.place`).
 
-    The text depends on the component alone: the Yosys that comes with Amaranth is used, not one
-    that happens to be installed, and no source paths are written.
+    The text depends on the component and the versions of Narrowgauge and Amaranth alone.
 
     Parameters
     ----------
@@ -59,47 +71,114 @@ def to_verilog(component: wiring.Component, name: str | None = None) -> VerilogD
         Top of the design.
     name : str, optional
         Name of its module; its ``module_name`` by default.
+
+    Raises
+    ------
+    ValueError
+        If two different components have one module name, or a component has something that
+        plain Verilog has not (an assertion, say).
     """
-    writer = _HierarchyWriter()
-    top = writer.convert(component, name or component.module_name)
-    return VerilogDesign(top, writer.modules, writer.children)
+    hierarchy = _Hierarchy()
+    top = hierarchy.convert(component, name or str(component.module_name))
+    return VerilogDesign(top, hierarchy.modules, hierarchy.children, hierarchy.files)
 
 
-class _HierarchyWriter:
+class _Hierarchy:
     """Platform that turns placed components into instances of modules of their own."""
 
     def __init__(self) -> None:
         self.modules: dict[str, str] = {}
         self.children: dict[str, Counter[str]] = {}
-        self._stack: list[Counter[str]] = []
+        self.files: dict[str, str] = {}
+        self._extra_ports: dict[str, list[str]] = {}  # clocks and resets
+        self._kinds: dict[str, tuple[type, object]] = {}
+        self._stack: list[_Level] = []
 
-    def convert(self, component: wiring.Component, name: str) -> str:
+    def convert(self, component: Any, name: str) -> str:
         """Write the module of ``component`` unless it is there already; return its name."""
+        kind = type(component), component.signature
+        if self._kinds.setdefault(name, kind) != kind:
+            raise ValueError(f"module_name must be of one component, not {name!r} of two")
         if name in self.modules:
             return name
-        os.environ["AMARANTH_USE_YOSYS"] = "builtin"
-        self._stack.append(Counter())
-        text = verilog.convert(
-            component, name=name, platform=self, emit_src=False, strip_internal_attrs=True
+        ports = {
+            "__".join(map(str, path)): (Value.cast(value), _DIRECTIONS[member.flow])
+            for path, member, value in component.signature.flatten(component)
+        }
+        self._stack.append(level := _Level())
+        fragment = Fragment.get(component, self)
+        text, paths = amaranth_rtlil.convert_fragment(fragment, ports, name, emit_src=False)
+        self._stack.pop()
+
+        # What is not placed is no unit of its own: it becomes part of the module.
+        module = rtlil.flatten(rtlil.parse(text), name)
+        wires = SignalDict((signal, "_".join(path[1:])) for signal, path in paths.items())
+        self._extra_ports[name] = [
+            wire.name for wire in module.wires.values() if wire.port and wire.name not in ports
+        ]
+        written = write_module(
+            module,
+            ports=[*sorted(self._extra_ports[name]), *ports],
+            header=[_purpose(component), _generator()],
+            states=_states(fragment, wires),
+            hidden={wires[signal] for signal in level.ports if signal in wires},
         )
-        self.children[name] = self._stack.pop()
-        self.modules[name] = _tidy(text)
+        self.children[name] = level.children
+        self.modules[name] = written.text
+        self.files |= written.files
         return name
 
     def instantiate(self, component: Any) -> Instance:
         """Instance of ``component`` with the ports of its signature."""
         name = self.convert(component, component.module_name)
-        self._stack[-1][name] += 1
+        level = self._stack[-1]
+        level.children[name] += 1
         ports: dict[str, Any] = {}
-        if re.search(r"^  input clk;", self.modules[name], re.M):
-            ports |= {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+        for extra in self._extra_ports[name]:
+            domain, _, kind = extra.rpartition("_")
+            make = ClockSignal if kind == "clk" else ResetSignal
+            ports[f"i_{extra}"] = make(domain or "sync")
         for path, member, value in component.signature.flatten(component):
             direction = "i" if member.flow == In else "o"
             ports[f"{direction}_{'__'.join(map(str, path))}"] = value
+            signal = Value.cast(value)
+            if isinstance(signal, Signal):
+                level.ports.append(signal)
         return Instance(name, **ports)
 
 
-def _tidy(text: str) -> str:
-    """Drop the lines that only the tool that wrote ``text`` needs."""
-    lines = (line for line in text.splitlines() if not line.startswith("/*"))
-    return "\n".join(lines).strip("\n") + "\n"
+@dataclass
+class _Level:
+    """What is placed in the module that is being converted."""
+
+    children: Counter[str] = field(default_factory=Counter)
+    ports: list[Signal] = field(default_factory=list)
+
+
+def _purpose(component: object) -> str:
+    """First paragraph of the component's docstring."""
+    paragraph = (type(component).__doc__ or type(component).__name__).strip().partition("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
+def _generator() -> str:
+    """Name and version of what writes the text."""
+    try:
+        version = f" {importlib.metadata.version('narrowgauge')}"
+    except importlib.metadata.PackageNotFoundError:
+        version = ""  # used from its sources
+    amaranth = importlib.metadata.version("amaranth")
+    return f"Generated by Narrowgauge{version} with Amaranth {amaranth}; do not edit."
+
+
+def _states(fragment: Any, wires: Mapping[Signal, str]) -> dict[str, dict[int, str]]:
+    """Names of the states of every state machine, by the wire that holds the state."""
+    states: dict[str, dict[int, str]] = {}
+    for item in fragment.generated.values():
+        machine: Any = item
+        if isinstance(item, FSM) and machine.state in wires:
+            names = {value: str(name) for name, value in machine.encoding.items()}
+            states[wires[machine.state]] = names
+    for child, *_ in fragment.subfragments:
+        states |= _states(child, wires)
+    return states
