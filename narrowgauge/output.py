@@ -82,7 +82,7 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
             stage = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent if missing else target))
             new = stage / "new"
             new.mkdir()
-        with _as_mistakes(path, stage):
+        with _as_mistakes(path, stage, target):
             yield new
             write_text(new / MANIFEST, _manifest(new, command))
             with _without_interruption():
@@ -102,7 +102,9 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
 
 def _earlier_entries(target: Path, path: str | Path, command: str) -> list[Path]:
     """Entries of an earlier result, which may be replaced; refuses everything else."""
-    if not os.path.lexists(target):
+    try:
+        target.lstat()
+    except FileNotFoundError:
         return []
     if not target.is_dir():
         raise ValueError(f"output must be a folder, not the file {str(path)!r}")
@@ -177,17 +179,17 @@ def _hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _as_mistakes(path: str | Path, stage: Path | None = None) -> Iterator[None]:
+def _as_mistakes(path: str | Path, *folders: Path) -> Iterator[None]:
     """Say of an error of the file system in which output it happened.
 
-    Other files than those in ``stage``, if given, are none of the output's.
+    Errors with files outside of ``folders``, if any are given, are none of the output's.
     """
     try:
         yield
     except OSError as error:
-        ours = stage is None or error.errno in MEDIUM_ERRORS
-        if not ours and isinstance(error.filename, str | os.PathLike):
-            ours = Path(error.filename).is_relative_to(str(stage))
+        ours = not folders or error.errno in MEDIUM_ERRORS
+        if isinstance(error.filename, str | os.PathLike):
+            ours = ours or any(Path(error.filename).is_relative_to(one) for one in folders)
         if not ours:
             raise
         raise ValueError(
