@@ -297,7 +297,9 @@ def test_fit_keeps_what_was_given():
         bits=8, max_run=1, scale_exp=2
     )
     # The scale is that of weights; activations have none.
-    assert parse("tapered8:scale_exp=2").fit(tensor, "activations").scale_exp == 0
+    for method in ("sweep", "paper"):
+        spec = parse("tapered8:scale_exp=2").fit(tensor, "activations", method)
+        assert spec.scale_exp == 0
     assert parse("tapered8:max_run=7,scale_exp=2").fit(tensor) == TaperedSpec(
         bits=8, max_run=7, scale_exp=2
     )
