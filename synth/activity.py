@@ -11,6 +11,7 @@ value than in the cycle before; glitches are not seen.  The clock toggles twice 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -227,12 +228,13 @@ class Simulator:
             )
         if groups[0] < 0 or (np.diff(groups) < 0).any():
             raise ValueError("word_groups must be 0 or more and not decreasing")
-        self._program = _Program(netlist)
+        self._program = _program(netlist)
         self._inputs = {
-            port.name: port.nets
+            port.name: self._program.input_rows[port.name]
             for port in netlist.ports.values()
             if port.direction == "input" and port.nets != (netlist.clock,)
         }
+        self._readers: dict[str, tuple[npt.NDArray[np.intp], Words | None]] = {}
 
         # Two sets of rows: the values settled last, and those of the cycle to come.
         shape = (self._program.row_count, self.words)
@@ -306,17 +308,12 @@ class Simulator:
         for name in given:
             if name not in self._inputs:
                 raise ValueError(f"input must be one of {', '.join(self._inputs)}, not {name!r}")
-        for name, nets in self._inputs.items():
-            rows = self._program.source_rows(nets)
-            if name not in given:
-                self._coming[rows] = self._settled[rows]
-                continue
-            words = given[name]
-            if words.shape != (len(nets), self.words):
-                raise ValueError(
-                    f"input {name} must have shape {(len(nets), self.words)}, not {words.shape}"
-                )
-            self._coming[rows] = words
+        for name, rows in self._inputs.items():
+            target = self._coming[rows]
+            words = given.get(name, self._settled[rows])
+            if words.shape != target.shape:
+                raise ValueError(f"input {name} must have shape {target.shape}, not {words.shape}")
+            target[:] = words
         self._settle()
         self._count()
         self._clock_registers()
@@ -324,7 +321,7 @@ class Simulator:
 
     def settled(self, name: str) -> Words:
         """Words of a port or named signal as settled in the last cycle, shape (width, words)."""
-        return self._read(self._settled, self.netlist.bits(name))
+        return self._read(self._settled, name)
 
     def state(self, name: str) -> Words:
         """Words of registers after the last clock edge, shape (width, words).
@@ -339,14 +336,13 @@ class Simulator:
         ValueError
             If a bit depends on anything else.
         """
-        nets = self.netlist.bits(name)
-        for number in nets:
+        for number in self.netlist.bits(name):
             if number not in self._program.state_nets:
                 raise ValueError(
                     f"state must be asked of register outputs, not of {name!r}, whose bit "
                     f"{self.netlist.net_names[number]} is none"
                 )
-        return self._read(self._coming, nets)
+        return self._read(self._coming, name)
 
     def activity(self) -> Activity:
         """Toggles since the last `reset`."""
@@ -362,13 +358,17 @@ class Simulator:
         annotated[list(self._program.values)] = True
         return Activity(toggles=toggles, lane_cycles=lane_cycles, annotated=annotated)
 
-    def _read(self, values: Words, nets: Iterable[int]) -> Words:
-        return np.stack(
-            [
-                ~values[row] if inverted else values[row].copy()
-                for row, inverted in (self._program.values[number] for number in nets)
-            ]
-        )
+    def _read(self, values: Words, name: str) -> Words:
+        if name not in self._readers:
+            found = [self._program.values[number] for number in self.netlist.bits(name)]
+            inverted = np.array([[~np.uint64(0) if bar else np.uint64(0)] for _, bar in found])
+            rows = np.array([row for row, _ in found], np.intp)
+            self._readers[name] = rows, inverted if inverted.any() else None
+        rows, inversion = self._readers[name]
+        words = values[rows]
+        if inversion is not None:
+            words ^= inversion
+        return words
 
     def _settle(self) -> None:
         for rows in self._rows[id(self._coming)]:
@@ -377,10 +377,16 @@ class Simulator:
     def _clock_registers(self) -> None:
         """Exchange the sets of rows, and write the next states into the one to come."""
         self._settled, self._coming = self._coming, self._settled
-        for before, after in zip(
-            self._rows[id(self._settled)], self._rows[id(self._coming)], strict=True
-        ):
-            self._program.clock(before, after)
+        program = self._program
+        states = self._coming[program.state_rows]
+        # The mode "clip" lets NumPy write without a buffer of its own.
+        np.take(self._settled, program.next_rows, axis=0, out=states, mode="clip")
+        states[program.next_inverted] ^= ~np.uint64(0)
+        if program.computes_states:
+            for before, after in zip(
+                self._rows[id(self._settled)], self._rows[id(self._coming)], strict=True
+            ):
+                program.clock(before, after)
 
     def _count(self) -> None:
         for block, changed, counts in self._count_blocks:
@@ -416,12 +422,22 @@ class _Program:
         Rows to keep, and rows for intermediate results.
     values : dict of int to (int, bool)
         Row of each net, and whether it holds the complement.
+    input_rows : dict of str to slice
+        Rows of each input port; never complements.
+    state_rows : slice
+        Rows of the states of the flip-flops; never complements.
     state_nets : set of int
         Nets that depend on nothing but the state of one flip-flop, and constants.
+    next_rows : ndarray of int
+        Row that becomes the next state of each flip-flop; 0 if it has to be computed.
+    next_inverted : ndarray of int
+        Flip-flops, numbered from 0, whose next state is the complement of that row.
+    computes_states : bool
+        Whether any next state has to be computed.
     settle : callable
         Given the rows, with temporaries, computes every net from inputs and states.
     clock : callable
-        Given settled rows and others, writes the next states into the others.
+        Given settled rows and others, writes the next states that have to be computed.
     """
 
     def __init__(self, netlist: Netlist) -> None:
@@ -429,10 +445,16 @@ class _Program:
         self._nodes: list[Node] = [("", 0, 0)]
         self._known: dict[Node, int] = {}
         nets: dict[int, Value] = {CONSTANT_0: ZERO, CONSTANT_1: ONE}
+        # Sources come first, so that rows of a port, and those of all states, follow one another.
+        self.input_rows: dict[str, slice] = {}
         for port in netlist.ports.values():
             if port.direction == "input":
+                begin = len(self._nodes)
                 nets |= {number: (self._source(), False) for number in port.nets}
+                self.input_rows[port.name] = slice(begin, len(self._nodes))
+        begin = len(self._nodes)
         states = {index: (self._source(), False) for index in netlist.registers}
+        self.state_rows = slice(begin, len(self._nodes))
 
         self.state_nets = {CONSTANT_0, CONSTANT_1}
         for index in states.keys() - set(netlist.order):
@@ -453,21 +475,24 @@ class _Program:
             rows[state]: self._next_state(netlist.instances[index], (state, False), nets)
             for index, (state, _) in states.items()
         }
+        self.next_rows = np.array([rows.get(node, 0) for node, _ in following.values()], np.intp)
+        self.next_inverted = np.array(
+            [index for index, (_, inverted) in enumerate(following.values()) if inverted], np.intp
+        )
+        computed = {row: value for row, value in following.items() if value[0] not in rows}
+        self.computes_states = bool(computed)
+
         first, second = range(settled), range(settled, len(self._nodes))
         first_rows = self._allocate(first, rows)
-        second_rows = self._allocate(second, rows, [node for node, _ in following.values()])
+        second_rows = self._allocate(second, rows, [node for node, _ in computed.values()])
         last_row = max(*first_rows.values(), *second_rows.values())
         self.temporary_count = last_row + 1 - self.row_count
         self.settle = self._compile(first, first_rows)
         moves = (
             f"{'not' if inverted else 'copy'}_(r{second_rows[node]}, following[{row}])"
-            for row, (node, inverted) in following.items()
+            for row, (node, inverted) in computed.items()
         )
         self.clock = self._compile(second, second_rows, moves)
-
-    def source_rows(self, nets: Iterable[int]) -> list[int]:
-        """Rows of input nets; these are never inverted."""
-        return [self.values[number][0] for number in nets]
 
     def _source(self) -> int:
         self._nodes.append(("", 0, 0))
@@ -597,6 +622,16 @@ class _Program:
         space: dict[str, Any] = dict(OPERATIONS)
         exec("\n".join(lines), space)
         return space["function"]
+
+
+# One netlist is simulated many times, on the streams of every layer.
+_programs: WeakKeyDictionary[Netlist, _Program] = WeakKeyDictionary()
+
+
+def _program(netlist: Netlist) -> _Program:
+    if netlist not in _programs:
+        _programs[netlist] = _Program(netlist)
+    return _programs[netlist]
 
 
 def _inverse(value: Value) -> Value:

@@ -9,26 +9,30 @@ two rows is left.  A full adder cell is smaller, and switches less energy, than 
 stands for.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from synth.cells import Cell, CellLibrary
 
-__all__ = ["SUM_CELL", "FullAdder", "find_full_adder", "replace_sums"]
+__all__ = ["FullAdder", "find_full_adder", "has_sums", "replace_sums"]
 
 SUM_CELL = "$macc_v2"
+ADDER_CELL = "$alu"
 
 # Truth tables over three inputs, the first with weight 1.
 PARITY = 0b10010110
 MAJORITY = 0b11101000
 
-# Delays of a partial product, a half adder, and the carry of a full adder of gates, as parts
-# of that of a full adder.  They only order the bits, so they need not be exact.
+# Delays of a partial product, a half adder, and the carry of a full adder of gates, as parts of
+# that of a full adder.  They only order the bits, so they need not be exact.
 PRODUCT_DELAY = 0.2
 HALF_DELAY = 0.5
 GATE_CARRY_DELAY = 0.7
 
+# A bit in Yosys' JSON: the number of a net, or "0", "1" or "x".
+Net = int | str
 # When a bit arrives, and its Verilog expression.
 Bit = tuple[float, str]
 ONE: Bit = (0.0, "1'b1")
@@ -63,11 +67,7 @@ def find_full_adder(library: CellLibrary) -> FullAdder | None:
     for cell in library.of_kind("multi-output"):
         if len(cell.inputs) != 3 or len(cell.outputs) != 2:
             continue
-        outputs = {
-            cell.functions[pin].truth_table(cell.inputs): pin
-            for pin in cell.outputs
-            if set(cell.functions[pin].inputs) <= set(cell.inputs)
-        }
+        outputs = {cell.functions[pin].truth_table(cell.inputs): pin for pin in cell.outputs}
         if outputs.keys() == {PARITY, MAJORITY}:
             return _full_adder(cell, library, outputs[PARITY], outputs[MAJORITY])
     return None
@@ -100,10 +100,18 @@ def _full_adder(cell: Cell, library: CellLibrary, sum_pin: str, carry_pin: str) 
     )
 
 
+def has_sums(module: Mapping[str, Any]) -> bool:
+    """Whether `replace_sums` finds anything to replace in a module."""
+    return bool(_gather(module)[0])
+
+
 def replace_sums(
     module: dict[str, Any], adder: FullAdder | None, *, chain: bool, prefix: str
 ) -> str:
-    """Replace every sum of products in a module by an instance of a module of full adders.
+    """Replace every sum in a module by an instance of a module of full adders.
+
+    Sums are products, sums of more than two operands, and those of two of which one is extended
+    by its sign.  A sum that only one other one uses, and whole, becomes part of that one.
 
     Parameters
     ----------
@@ -123,106 +131,250 @@ def replace_sums(
     str
         Verilog of the new modules; empty if there are no sums.
     """
-    texts: list[str] = []
-    for name, cell in module["cells"].items():
-        if cell["type"] != SUM_CELL:
-            continue
-        new_name = f"{prefix}{len(texts)}"
-        texts.append(_sum_module(new_name, cell, adder, chain))
+    sums, absorbed = _gather(module)
+    for name in absorbed:
+        del module["cells"][name]
+    texts = []
+    for index, (name, total) in enumerate(sums.items()):
+        heap = _Heap(len(total.result), adder)
+        for operand in total.operands:
+            heap.add(operand)
+        texts.append(heap.module(f"{prefix}{index}", chain))
         module["cells"][name] = {
-            "hide_name": cell["hide_name"],
-            "type": new_name,
+            "hide_name": module["cells"][name]["hide_name"],
+            "type": f"{prefix}{index}",
             "parameters": {},
             "attributes": {},
-            "port_directions": cell["port_directions"],
-            "connections": {port: bits for port, bits in cell["connections"].items() if bits},
+            "port_directions": {"X": "input", "Y": "output"},
+            "connections": {"X": list(heap.inputs), "Y": total.result},
         }
     return "\n".join(texts)
 
 
-def _sum_module(name: str, cell: Mapping[str, Any], adder: FullAdder | None, chain: bool) -> str:
-    """Write one ``$macc_v2`` as a module with the same ports."""
+@dataclass(frozen=True, kw_only=True)
+class _Operand:
+    """A number, or a product of two, that is added or subtracted."""
 
-    def number(key: str) -> int:
-        return int(cell["parameters"][key], 2)
+    factors: tuple[tuple[Net, ...], ...]
+    signed: bool
+    negated: bool
 
-    def widths(key: str, count: int) -> list[int]:
-        return [number(key) >> 16 * index & 0xFFFF for index in range(count)]
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value."""
+        low, high = 1, 1
+        for bits in self.factors:
+            span = 1 << len(bits)
+            least, most = (-span // 2, span // 2 - 1) if self.signed else (0, span - 1)
+            corners = [a * b for a in (low, high) for b in (least, most)]
+            low, high = min(corners), max(corners)
+        return (-high, -low) if self.negated else (low, high)
+
+
+@dataclass(kw_only=True)
+class _Sum:
+    """A cell that adds operands modulo the width of its result.
+
+    ``gathered`` tells whether it is more than an adder of two numbers of that width.
+    """
+
+    operands: list[_Operand]
+    result: list[Net]
+    gathered: bool
+
+    def fits(self, bits: Sequence[Net], width: int, *, signed: bool) -> bool:
+        """Whether ``bits``, an operand of a sum of ``width`` bits, stand for this whole sum.
+
+        They must be its result, perhaps extended, and an extension must find the exact value in
+        the result, not one that was cut off.
+        """
+        own = len(self.result)
+        if list(bits[:own]) != self.result[: len(bits)]:
+            return False
+        if min(len(bits), own) >= width:
+            return True
+        if len(bits) < own:
+            return False
+        copies = set(bits[own:])
+        low, high = 0, (1 << own) - 1
+        if (copies == {self.result[-1]} and (signed or len(bits) >= width)) or (
+            signed and not copies
+        ):
+            low, high = -(1 << own - 1), (1 << own - 1) - 1
+        elif not copies <= {"0"}:
+            return False
+        least = sum(operand.limits[0] for operand in self.operands)
+        most = sum(operand.limits[1] for operand in self.operands)
+        return low <= least and most <= high
+
+
+def _gather(module: Mapping[str, Any]) -> tuple[dict[str, _Sum], list[str]]:
+    """Find the sums of a module by cell, and the cells that became part of another's sum."""
+    uses = _uses(module)
+    sums: dict[str, _Sum] = {}
+    absorbed: list[str] = []
+    for name, cell in module["cells"].items():
+        total = _sum_of_macc(cell) if cell["type"] == SUM_CELL else _sum_of_alu(cell, uses)
+        if total is not None:
+            sums[name] = total
+    producers = {total.result[0]: name for name, total in sums.items()}
+
+    def absorb(name: str) -> Iterator[_Operand]:
+        total = sums[name]
+        for operand in total.operands:
+            bits = operand.factors[0]
+            source = producers.get(bits[0]) if len(operand.factors) == 1 and bits else None
+            part = sums.get(source) if source not in (None, name) else None
+            if (
+                source is None
+                or part is None
+                or not part.fits(bits, len(total.result), signed=operand.signed)
+                or any(uses[net] != bits.count(net) for net in part.result)
+            ):
+                yield operand
+                continue
+            total.gathered = True
+            yield from (
+                replace(inner, negated=inner.negated != operand.negated) for inner in absorb(source)
+            )
+            del sums[source]
+            absorbed.append(source)
+
+    for name in list(sums):
+        if name in sums:
+            sums[name].operands = list(absorb(name))
+    return {name: total for name, total in sums.items() if total.gathered}, absorbed
+
+
+def _uses(module: Mapping[str, Any]) -> Counter[Net]:
+    """How many inputs of cells, and output ports, each net goes to."""
+    uses: Counter[Net] = Counter()
+    for cell in module["cells"].values():
+        for port, bits in cell["connections"].items():
+            if cell["port_directions"][port] != "output":
+                uses.update(bits)
+    for port in module["ports"].values():
+        if port["direction"] != "input":
+            uses.update(port["bits"])
+    return uses
+
+
+def _number(cell: Mapping[str, Any], key: str) -> int:
+    # A parameter about operands that there are none of is undefined.
+    return int(cell["parameters"][key].replace("x", "0"), 2)
+
+
+def _sum_of_macc(cell: Mapping[str, Any]) -> _Sum:
+    """Read Yosys' ``$macc_v2``."""
+
+    def split(port: str, count: int) -> Iterator[tuple[Net, ...]]:
+        bits, widths = cell["connections"][port], _number(cell, f"{port}_WIDTHS")
+        begin = 0
+        for index in range(count):
+            end = begin + (widths >> 16 * index & 0xFFFF)
+            yield tuple(bits[begin:end])
+            begin = end
 
     def flag(key: str, index: int) -> bool:
-        return bool(number(key) >> index & 1)
+        return bool(_number(cell, key) >> index & 1)
 
-    heap = _Heap(number("Y_WIDTH"), adder)
-    bits = {port: _expressions(port, cell["connections"][port]) for port in "ABC"}
-    products, addends = number("NPRODUCTS"), number("NADDENDS")
-    for index, (a_width, b_width) in enumerate(
-        zip(widths("A_WIDTHS", products), widths("B_WIDTHS", products), strict=True)
-    ):
-        signed = flag("A_SIGNED", index) and flag("B_SIGNED", index)
-        a, bits["A"] = bits["A"][:a_width], bits["A"][a_width:]
-        b, bits["B"] = bits["B"][:b_width], bits["B"][b_width:]
-        heap.add_product(a, b, signed=signed, negated=flag("PRODUCT_NEGATED", index))
-    for index, width in enumerate(widths("C_WIDTHS", addends)):
-        c, bits["C"] = bits["C"][:width], bits["C"][width:]
-        heap.add(c, signed=flag("C_SIGNED", index), negated=flag("ADDEND_NEGATED", index))
-
-    inputs = {port: len(cell["connections"][port]) for port in "ABC" if cell["connections"][port]}
-    lines = [
-        f"module {name}({', '.join([*inputs, 'Y'])});",
-        *(f"  input [{width - 1}:0] {port};" for port, width in inputs.items()),
-        f"  output [{heap.width - 1}:0] Y;",
-        *heap.statements(chain),
-        "endmodule",
+    products, addends = _number(cell, "NPRODUCTS"), _number(cell, "NADDENDS")
+    operands = [
+        _Operand(
+            factors=factors,
+            signed=flag("A_SIGNED", index) and flag("B_SIGNED", index),
+            negated=flag("PRODUCT_NEGATED", index),
+        )
+        for index, factors in enumerate(
+            zip(split("A", products), split("B", products), strict=True)
+        )
     ]
-    return "\n".join(lines) + "\n"
-
-
-def _expressions(port: str, bits: Sequence[int | str]) -> list[str]:
-    """Verilog of each bit of a port; the same for the same net, ``0`` or ``1`` for constants."""
-    known: dict[int, str] = {}
-    return [
-        ("1" if bit == "1" else "0")
-        if isinstance(bit, str)
-        else known.setdefault(bit, f"{port}[{index}]")
-        for index, bit in enumerate(bits)
+    operands += [
+        _Operand(
+            factors=(bits,), signed=flag("C_SIGNED", index), negated=flag("ADDEND_NEGATED", index)
+        )
+        for index, bits in enumerate(split("C", addends))
     ]
+    return _Sum(operands=operands, result=cell["connections"]["Y"], gathered=True)
+
+
+def _sum_of_alu(cell: Mapping[str, Any], uses: Mapping[Net, int]) -> _Sum | None:
+    """Read Yosys' ``$alu`` if it adds or subtracts, and none but its sum is used."""
+    if cell["type"] != ADDER_CELL:
+        return None
+    connections = cell["connections"]
+    subtracting = connections["BI"] == ["1"]
+    if any(uses[net] for net in (*connections["X"], *connections["CO"])):
+        return None
+    if connections["BI"] not in (["0"], ["1"]) or (subtracting and connections["CI"] != ["1"]):
+        return None
+    signed = bool(_number(cell, "A_SIGNED") and _number(cell, "B_SIGNED"))
+    operands = [
+        _Operand(factors=(tuple(connections[port]),), signed=signed, negated=negated)
+        for port, negated in (("A", False), ("B", subtracting))
+    ]
+    if not subtracting:
+        carry = (tuple(connections["CI"]),)
+        operands.append(_Operand(factors=carry, signed=False, negated=False))
+    extended = any(
+        len(bits) > 1 and bits[-1] == bits[-2] and isinstance(bits[-1], int)
+        for bits in (connections["A"], connections["B"])
+    ) or (signed and len(connections["A"]) != len(connections["B"]))
+    return _Sum(operands=operands, result=connections["Y"], gathered=extended)
 
 
 class _Heap:
-    """Bits by column, to be added modulo 2**width."""
+    """Bits by column, to be added modulo 2**width.
+
+    Attributes
+    ----------
+    inputs : dict of net to str
+        Verilog expression of each net that comes in, in the order of the bits of port ``X``.
+    """
 
     def __init__(self, width: int, adder: FullAdder | None) -> None:
         self.width = width
         self.adder = adder
+        self.inputs: dict[Net, str] = {}
         self.columns: list[list[Bit]] = [[] for _ in range(width)]
         self.constant = 0
         self.lines: list[str] = []
         self.wires = 0
 
-    def add(self, bits: Sequence[str], *, signed: bool, negated: bool) -> None:
-        """Add or subtract an operand."""
-        bits = list(bits)
-        # Copies of the sign say nothing new.
-        while signed and len(bits) > 1 and bits[-1] == bits[-2]:
-            bits.pop()
-        for index, bit in enumerate(bits):
-            sign = signed and index == len(bits) - 1
-            self._put(index, bit, 0.0, negative=sign != negated)
-
-    def add_product(
-        self, a: Sequence[str], b: Sequence[str], *, signed: bool, negated: bool
-    ) -> None:
-        """Add or subtract a product: bits with one sign among their factors count negative."""
-        for i, x in enumerate(a):
-            for j, y in enumerate(b):
-                signs = signed and (i == len(a) - 1) != (j == len(b) - 1)
+    def add(self, operand: _Operand) -> None:
+        """Add or subtract an operand; bits with one sign among their factors count negative."""
+        signed, negated = operand.signed, operand.negated
+        if len(operand.factors) == 1 and len(operand.factors[0]) >= self.width:
+            signed = True  # modulo 2**width, the last bit may as well be a sign
+        first = self._expressions(operand.factors[0], signed=signed)
+        if len(operand.factors) == 1:
+            for index, x in enumerate(first):
+                sign = signed and index == len(first) - 1
+                self._put(index, x, 0.0, negative=sign != negated)
+            return
+        second = self._expressions(operand.factors[1], signed=signed)
+        for i, x in enumerate(first):
+            for j, y in enumerate(second):
+                sign = signed and (i == len(first) - 1) != (j == len(second) - 1)
                 if "0" in (x, y):
                     bit = "0"
                 elif "1" in (x, y):
                     bit = y if x == "1" else x
                 else:
                     bit = f"({x} & {y})"
-                self._put(i + j, bit, PRODUCT_DELAY, negative=signs != negated)
+                self._put(i + j, bit, PRODUCT_DELAY, negative=sign != negated)
+
+    def _expressions(self, bits: Sequence[Net], *, signed: bool) -> list[str]:
+        """Verilog of each bit, ``0`` or ``1`` for constants; without copies of the sign."""
+        bits = list(bits)
+        while signed and len(bits) > 1 and bits[-1] == bits[-2]:
+            bits.pop()
+        return [
+            ("1" if bit == "1" else "0")
+            if isinstance(bit, str)
+            else self.inputs.setdefault(bit, f"X[{len(self.inputs)}]")
+            for bit in bits
+        ]
 
     def _put(self, column: int, bit: str, time: float, *, negative: bool) -> None:
         """Add a bit; a negative one is its complement less one."""
@@ -232,8 +384,8 @@ class _Heap:
             self.columns[column].append((time, f"~{bit}" if negative else bit))
             self.constant -= negative << column
 
-    def statements(self, chain: bool) -> list[str]:
-        """Reduce the heap and write all of it as Verilog statements."""
+    def module(self, name: str, chain: bool) -> str:
+        """Reduce the heap and write all of it as a module with ports ``X`` and ``Y``."""
         for column in range(self.width):
             if self.constant >> column & 1:
                 self.columns[column].append(ONE)
@@ -257,7 +409,15 @@ class _Heap:
                 bits.sort()
                 if column + 1 < self.width:
                     self.columns[column + 1].append(carry)
-        return [*self.lines, *self._final(carry_in)]
+        lines = [
+            f"module {name}(X, Y);",
+            f"  input [{max(len(self.inputs), 1) - 1}:0] X;",
+            f"  output [{self.width - 1}:0] Y;",
+            *self.lines,
+            *self._final(carry_in),
+            "endmodule",
+        ]
+        return "\n".join(lines) + "\n"
 
     def _reduce(self, bits: list[Bit]) -> tuple[Bit, Bit]:
         """Take the earliest bits of a column and add them: their sum, and the carry."""
@@ -309,6 +469,5 @@ class _Heap:
                 for row in range(2)
             ]
             terms = [f"{{{term}}}" for term in (*rows, *([carry_in] if carry_in else []))]
-            total = " + ".join(terms)
-            lines.append(f"  assign Y[{self.width - 1}:{begin}] = {total};")
+            lines.append(f"  assign Y[{self.width - 1}:{begin}] = {' + '.join(terms)};")
         return lines

@@ -19,6 +19,7 @@ leakage is class ``leakage``.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -314,17 +315,32 @@ def unit_energy(
     """
     split: dict[str, float] = {}
     annotated = 1.0
+    models = _array_models(array)
     for role, unit in array.units.items():
-        model = EnergyModel(
-            unit.netlist,
-            unit.classes,
-            clock_ns=array.clock_ns,
-            timing=unit.timing,
-            wire_cap_ff=array.wire_cap_ff,
-        )
+        model = models[role]
         share = unit.count / run.simulated[role]
         for energy in model.measure(run.activity[role]):
             annotated = min(annotated, energy.nets_annotated)
             for kind, value in energy.per(operations).items():
                 split[kind] = split.get(kind, 0.0) + share * value
     return split, annotated
+
+
+# An array runs on the tiles of many layers.
+_models: WeakKeyDictionary["MappedArray", dict[str, EnergyModel]] = WeakKeyDictionary()
+
+
+def _array_models(array: "MappedArray") -> dict[str, EnergyModel]:
+    """Energy model of each unit of an array."""
+    if array not in _models:
+        _models[array] = {
+            role: EnergyModel(
+                unit.netlist,
+                unit.classes,
+                clock_ns=array.clock_ns,
+                timing=unit.timing,
+                wire_cap_ff=array.wire_cap_ff,
+            )
+            for role, unit in array.units.items()
+        }
+    return _models[array]

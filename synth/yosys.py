@@ -27,7 +27,7 @@ import synth.bitheap
 import synth.cells
 import synth.liberty_writer
 import synth.timing
-from synth.bitheap import SUM_CELL, find_full_adder, replace_sums
+from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
 from synth.timing import analyse
@@ -345,8 +345,7 @@ class _Flow:
         tried: dict[Attempt, _Outcome] = {}
         for attempt in recipe.attempts:
             coarse = self._coarse(booth=attempt.sums == "booth")
-            has_sums = any(cell["type"] == SUM_CELL for cell in coarse["cells"].values())
-            if attempt.sums in ("chain", "rows") and not has_sums:
+            if attempt.sums in ("chain", "rows") and not has_sums(coarse):
                 attempt = replace(attempt, sums="yosys")
             if attempt in tried:
                 continue
