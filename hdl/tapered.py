@@ -196,7 +196,11 @@ class TaperedProduct(wiring.Component):
             product.eq(self.activation.significand * self.weight.significand),
             shift.eq(self.activation.shift + self.weight.shift),
             magnitude.eq(product << shift),
-            self.carry.eq(self.activation.negative ^ self.weight.negative),
+            # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
+            self.carry.eq(
+                (self.activation.negative ^ self.weight.negative)
+                & self.activation.significand.any()
+            ),
             self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
         ]
         return m
