@@ -360,7 +360,12 @@ def _offsets(width: float) -> list[tuple[float, float]]:
     # The front comes from below and goes to the right.
     near = [(middle, above), (left, above), (left, level), (right, below), (right, above)]
     others = [(right, level), (middle, below), (left, below)]
-    far = [(x, 2.2 * y) for x in (middle, right, left) for y in (above, below)]
+    far = [
+        (x, y)
+        for lines in (1, 2, 3)
+        for x in (middle, left, right)
+        for y in (above + lines * LINE_HEIGHT, below - lines * LINE_HEIGHT)
+    ]
     return [*near, *others, *far]
 
 

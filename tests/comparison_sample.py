@@ -50,7 +50,7 @@ def comparison() -> dict[str, Any]:
             "temperature_c": 25.0,
             "digest": "0" * 64,
         },
-        "tools": {"narrowgauge": "0.1.0", "Yosys": "0.70"},
+        "tools": {"narrowgauge": "0.1.0", "numpy": "2.4.6", "yosys": "Yosys 0.70 (pyosys)"},
         "settings": {
             "rows": 16,
             "cols": 16,

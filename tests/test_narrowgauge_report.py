@@ -1,0 +1,632 @@
+"""What people read of a comparison: terminal tables, JSON, CSV and the page with pictures."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from golden.formats import parse
+from narrowgauge import report, table
+from narrowgauge.pictures import (
+    group_marks,
+    pareto_front,
+    part_colours,
+    scatter,
+    stacked_bars,
+    value_strips,
+)
+from tests.comparison_sample import comparison
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "</script><script>alert(1)</script><b \"'&"
+
+
+def printed(width, function, *arguments):
+    """Lines that a function prints to a pipe of this width."""
+    console = table.terminal(width)
+    console.file = io.StringIO()
+    function(console, *arguments)
+    return console.file.getvalue().splitlines()
+
+
+# Figures.
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (1.0, 3, "1.00"),
+        (0.05, 3, "0.0500"),
+        (1234.5, 3, "1234"),
+        (-9.87, 2, "-9.9"),
+        (0.0, 3, "0"),
+        (None, 3, "-"),
+        (math.inf, 3, "-"),
+        (math.nan, 3, "-"),
+    ],
+)
+def test_figure(value, digits, text):
+    assert table.figure(value, digits) == text
+
+
+def test_aligned_figures_share_their_decimals():
+    assert table.aligned([99.5, 1.25, None, -0.5], 4) == ["99.50", "1.25", "-", "-0.50"]
+
+
+# Codes.
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        # spec/tapered.md, table of n = 4, IS = 3; codes 9 to 15 are the negatives of 7 to 1.
+        (
+            "tapered4:max_run=3",
+            [0, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, -3, -2.5, -2, -1.5, -1, -0.75, -0.5, -0.25],
+        ),
+        ("fixed3:frac_bits=1", [0, 0.5, 1, 1.5, -2, -1.5, -1, -0.5]),
+    ],
+)
+def test_code_values(text, values):
+    columns = table.code_columns(parse(text).spec())
+    assert columns["value"] == values
+    assert columns["code"] == list(range(len(values)))
+
+
+def test_tapered_fields():
+    """By hand: in 01101, a run of three ones (I = 2), its end, and a fraction of one bit."""
+    columns = table.code_columns(parse("tapered5:max_run=5,scale_exp=-1").spec())
+    rows = list(zip(*columns.values(), strict=True))
+    assert list(columns) == ["code", "binary", "hex", "value", "run", "integer", "fraction"]
+    assert rows[0b00000] == (0, "00000", "00", 0.0, 1, 0, 0.0)
+    assert rows[0b00011] == (3, "00011", "03", 3 / 16, 1, 0, 3 / 8)
+    assert rows[0b01101] == (13, "01101", "0d", 1.25, 3, 2, 0.5)
+    assert rows[0b01111] == (15, "01111", "0f", 2.0, 5, 4, 0.0)
+    assert rows[0b10000] == (16, "10000", "10", -2.5, 5, -5, 0.0)
+    assert rows[0b10110] == (22, "10110", "16", -0.75, 2, -2, 0.5)
+
+
+def test_fixed_fields():
+    columns = table.code_columns(parse("fixed4:frac_bits=6").spec())
+    assert columns["integer"] == [*range(8), *range(-8, 0)]
+    assert columns["hex"][10] == "a"
+
+
+def test_codes_as_csv_and_json():
+    spec = parse("fixed10").spec()
+    rows = list(csv.DictReader(io.StringIO(table.codes_csv(spec))))
+    assert len(rows) == 1024
+    assert rows[513] == {
+        "code": "513", "binary": "1000000001", "hex": "201", "value": str(-511 / 512),
+        "integer": "-511",
+    }  # fmt: skip
+    parsed = json.loads(table.codes_json(spec))
+    assert (parsed["spec"], parsed["bits"]) == ("fixed10:frac_bits=9", 10)
+    assert [str(code["value"]) for code in parsed["codes"]] == [row["value"] for row in rows]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("text", ["fixed8", "tapered8", "tapered5", "fixed2"])
+def test_all_codes_are_printed(text, width):
+    spec = parse(text).spec()
+    lines = printed(width, table.print_codes, spec)
+    found = re.findall(rf"(?<![01.]) *([01]{{{spec.bits}}})  *[0-9a-f]+ ", "\n".join(lines))
+    assert sorted(found) == [f"{code:0{spec.bits}b}" for code in range(1 << spec.bits)]
+    assert max(map(len, lines)) <= max(width, 40)
+
+
+def test_codes_beside_each_other():
+    """Read down the first block, then down the second."""
+    lines = printed(80, table.print_codes, parse("fixed4").spec())
+    assert lines[0].startswith("fixed4:frac_bits=3: 16 values from -1 to 0.875, 0.125 apart")
+    blocks = [line.split() for line in lines[2:]]
+    count = blocks[0].count("binary")
+    assert count == 3
+    assert blocks[1][:4] == ["0000", "0", "0.000", "0"]
+    assert blocks[1][4:8] == ["0110", "6", "0.750", "6"]
+    assert len({line.index("binary") for line in lines[2:3]}) == 1
+
+
+def test_long_tables_are_cut():
+    lines = printed(80, table.print_codes, parse("fixed16").spec())
+    assert sum("more with --csv" in line for line in lines) == 1
+    assert "... 65504 more with --csv or --json ..." in lines
+    heading = lines.index("") + 1
+    assert len(lines) == heading + 1 + 16 + 1 + 16
+    assert lines[-1].split() == ["1" * 16, "ffff", "-0.000030517578125", "-1"]
+
+
+# The terminal.
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_comparison_fits(width):
+    lines = printed(width, table.print_comparison, comparison())
+    assert max(map(len, lines)) <= width
+    # Nothing was cut: every figure of every row is there.
+    words = " ".join(lines).split()
+    for row in comparison()["rows"]:
+        wanted = [row["spec"], f"{row['accuracy']:.2f}", f"{row['sqnr_db']:.1f}"]
+        wanted += [f"{row['area_um2'] / 1000:.1f}", f"{row['energy_per_mac_pj']:.3f}"]
+        assert set(wanted) <= set(words)
+    assert "…" not in "".join(lines)
+
+
+def test_comparison_at_80_columns():
+    """The whole first table side by side; figures worked out from the sample by hand."""
+    lines = printed(80, table.print_comparison, comparison())
+    rows = {line.split()[0]: line.split() for line in lines[6:12] if line.strip()}
+    assert rows["fixed8"][1:] == [
+        "99.00", "40.0", "200.0", "1.00", "1.000", "1.00", "1.50", "4000",
+    ]  # fmt: skip
+    assert rows["tapered8:runs=4-7"][1:] == [
+        "98.50", "36.0", "150.0", "0.75", "1.100", "1.10", "1.50", "3000",
+    ]  # fmt: skip
+    split = next(index for index, line in enumerate(lines) if "energy goes" in line)
+    assert lines[split + 1].split() == [
+        "format", "decode", "mult.", "accum.", "regs", "encode", "clock", "leak",
+    ]  # fmt: skip
+    assert lines[split + 3].split()[1:] == ["5.0", "35.0", "20.0", "15.0", "2.0", "18.0", "5.0"]
+
+
+def test_comparison_says_on_what():
+    text = " ".join(printed(80, table.print_comparison, comparison()))
+    for fact in (
+        "synthetic",
+        "99.07 %",
+        "540 images",
+        "16x16",
+        "2 ns",
+        "synthetic45",
+        "narrowgauge 0.1.0, Yosys 0.70 (pyosys)",
+    ):
+        assert fact in text
+
+
+def test_comparison_without_labels():
+    result = comparison()
+    result["network"]["float_accuracy"] = None
+    for row in result["rows"]:
+        row["accuracy"] = None
+    result["rows"][0]["sqnr_db"] = math.inf
+    lines = printed(80, table.print_comparison, result)
+    assert "float32" not in "".join(lines)
+    assert next(line for line in lines if line.startswith("fixed8")).split()[1:3] == ["-", "-"]
+
+
+def test_comparison_with_a_note():
+    result = comparison()
+    result["rows"][1]["note"] = "saturates"
+    assert "tapered8:runs=4-7: saturates" in printed(80, table.print_comparison, result)
+
+
+def test_markup_in_names_is_text():
+    result = comparison()
+    result["rows"][1]["spec"] = "[red]x[/red]:smile:"
+    assert any(
+        "[red]x[/red]:smile:" in line for line in printed(80, table.print_comparison, result)
+    )
+
+
+def test_new_parts_come_last():
+    rows = [
+        {"energy_breakdown_pj": {"leakage": 1.0, "lookup": 2.0}},
+        {"energy_breakdown_pj": {"decode": 1.0}},
+    ]
+    assert table.parts(rows, "energy_breakdown_pj") == ["decode", "leakage", "lookup"]
+
+
+# JSON and CSV.
+
+
+def test_json():
+    result = comparison()
+    assert json.loads(report.json_text(result)) == result
+
+
+def test_json_has_no_infinity():
+    result = comparison()
+    result["rows"][0]["sqnr_db"] = math.inf
+    text = report.json_text(result)
+    assert json.loads(text, parse_constant=pytest.fail)["rows"][0]["sqnr_db"] is None
+
+
+def test_csv():
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(comparison()))))
+    assert [row["spec"] for row in rows] == [
+        "fixed8", "tapered8:runs=4-7", "fixed6", "tapered6", "fixed4",
+    ]  # fmt: skip
+    assert rows[0]["area_um2"] == "200000.0"
+    assert rows[0]["area_multiply_um2"] == "80000.0"
+    assert rows[0]["energy_clock_pj"] == "0.18"
+    for row in rows:
+        energies = [float(row[key]) for key in row if re.fullmatch(r"energy_[a-z]+_pj", key)]
+        assert len(energies) == 7
+        assert sum(energies) == pytest.approx(float(row["energy_per_mac_pj"]))
+
+
+# Pictures.
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1.0, 1.0)], [0]),
+        # The second costs more and gives less; the third costs most and gives most.
+        ([(1.0, 5.0), (2.0, 4.0), (3.0, 6.0)], [0, 2]),
+        # Of equal cost the better one, of equal merit the cheaper one, of equal points the first.
+        ([(1.0, 1.0), (1.0, 2.0), (2.0, 2.0)], [1]),
+        ([(2.0, 2.0), (1.0, 1.0), (2.0, 2.0)], [1, 0]),
+    ],
+)
+def test_pareto_front(points, front):
+    assert pareto_front(points) == front
+
+
+def picture_texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_scatter_names_every_point():
+    points = [("fixed8", "fixed", 1.0, 99.0), ("tapered8", "tapered", 1.01, 98.9)]
+    svg = scatter("a", points, "energy, pJ", "accuracy, %", ("float32", 99.07))
+    assert {"fixed8", "tapered8", "float32", "energy, pJ"} <= set(picture_texts(svg))
+    # One marker for each point.
+    assert svg.count("<use ") == 2
+    marks = group_marks(["fixed", "tapered", "fixed"])
+    assert list(marks) == ["fixed", "tapered"]
+    for variable, _ in marks.values():
+        assert f"fill: var({variable})" in svg
+
+
+def test_labels_of_close_points_do_not_cover_each_other():
+    points = [(f"format{n}", "fixed", 1.0 + n / 1000, 99.0) for n in range(6)]
+    svg = scatter("a", points, "x", "y")
+    places = re.findall(r' x="([\d.]+)" y="([\d.]+)"[^>]*>format\d<', svg)
+    assert len(places) == 6
+    for one, (x, y) in enumerate(places):
+        for other_x, other_y in places[:one]:
+            assert abs(float(x) - float(other_x)) > 40 or abs(float(y) - float(other_y)) > 10
+
+
+def test_scatter_of_one_point():
+    assert "fixed8" in picture_texts(scatter("a", [("fixed8", "fixed", 0.5, 99.0)], "x", "y"))
+
+
+def bar_lengths(svg, variable):
+    """Lengths of the bars of one colour, in units of the drawing."""
+    pattern = rf'd="([^"]*)" [^>]*style="fill: var\({variable}\)'
+    lengths = []
+    for outline in re.findall(pattern, svg):
+        xs = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", outline)]
+        lengths.append(max(xs) - min(xs))
+    return lengths
+
+
+def test_bars_are_as_long_as_their_parts():
+    rows = [("a", {"multiply": 3.0, "clock": 1.0}), ("b", {"multiply": 6.0, "lookup": 3.0})]
+    names = ["multiply", "clock", "lookup"]
+    svg = stacked_bars("bars", rows, names)
+    colours = part_colours(names)
+    assert len(set(colours.values())) == 3
+    multiply = bar_lengths(svg, colours["multiply"])
+    assert multiply[1] == pytest.approx(2 * multiply[0], rel=1e-3)
+    clock, lookup = (bar_lengths(svg, colours[name]) for name in ("clock", "lookup"))
+    assert clock[0] == pytest.approx(multiply[0] / 3, rel=1e-3)
+    assert lookup[1] == pytest.approx(multiply[0], rel=1e-3)
+    assert {"a", "b", "4.00", "9.00"} <= set(picture_texts(svg))
+
+
+def test_parts_keep_their_colours():
+    assert part_colours(["clock", "x"])["clock"] == part_colours(["decode", "clock"])["clock"]
+
+
+def test_strips_mark_every_value_in_range():
+    svg = value_strips(
+        "v", [-1.0, 0.0, 1.0], [3, 5], [("fixed3", [-2.0, -0.5, 0.0, 0.5]), ("wide", [7.0])]
+    )
+    assert {"fixed3", "3 of 4 values in range", "wide", "0 of 1 values in range"} <= set(
+        picture_texts(svg)
+    )
+    marks = [
+        outline
+        for outline in re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--ink\)', svg)
+        if outline.count("M") == 3
+    ]
+    assert len(marks) == 1
+    xs = [float(x) for x in re.findall(r"M ([\d.]+)", marks[0])]
+    assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0], abs=1.0)
+
+
+def test_many_values_stay_small():
+    values = [code / (1 << 16) for code in range(-(1 << 15), 1 << 15)]
+    assert len(value_strips("v", [-0.5, 0.5], [1], [("fixed16", values)])) < 100_000
+
+
+def test_pictures_have_no_colours_of_their_own():
+    page = report.html_text(comparison())
+    pictures = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
+    assert not re.search(r"#[0-9a-f]{6}\b", pictures)
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", pictures))
+    style = re.search(r"<style>(.*)</style>", page, re.S)[1]
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", style))
+
+
+# The page.
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements are nested, and collects identifiers, links and texts."""
+
+    VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.tags, self.texts = [], [], [], []
+        self.attributes = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_page_is_well_formed():
+    page = Page(report.html_text(comparison()))
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tags.count("svg") == 5
+    assert page.tags.count("script") == 1
+
+
+def test_page_loads_nothing():
+    text = report.html_text(comparison())
+    assert not re.search(r"https?:|//[a-z]", text.replace("// Rows without", ""))
+    for tag, name, value in Page(text).attributes:
+        assert tag not in {"link", "iframe", "object", "embed", "base", "img"}
+        assert name not in {"src", "srcset", "action", "onclick", "onload"}
+        if name.endswith("href"):
+            assert value.startswith("#")
+    assert "default-src 'none'" in text
+    assert "@import" not in text
+    assert re.findall(r"url\((.)", text) == ["#"] * text.count("url(")
+
+
+def test_page_shows_all_figures():
+    text = " ".join(Page(report.html_text(comparison())).texts)
+    for fact in (
+        "narrowgauge compare -o build/compare", "synthetic45", "licence: none", "87.5",
+        "conv1", "conv2", "DFF_X1", "XOR2_X1", "tapered_pe", "fixed_encoder", "98.50", "4000",
+        "Yosys 0.70", "sweep", "99.07",
+    ):  # fmt: skip
+        assert fact in text
+
+
+def test_page_escapes_names():
+    result = comparison()
+    result["network"]["name"] = HOSTILE
+    result["network"]["source"] = HOSTILE
+    result["settings"]["command"] = HOSTILE
+    result["weights"]["layer"] = HOSTILE
+    result["library"]["name"] = HOSTILE
+    for row in result["rows"]:
+        row["spec"] += HOSTILE
+        row["note"] = HOSTILE
+        row["layers"][0]["name"] = HOSTILE
+        row["units"][0]["module"] = HOSTILE
+        row["critical_path"][0]["cell"] = HOSTILE
+        row["values"]["spec"] = HOSTILE
+    page = Page(report.html_text(result))
+    assert page.tags.count("script") == 1
+    assert page.tags.count("b") == 2  # the symbols of the legend
+    assert sum(HOSTILE in text for text in page.texts) >= 30
+
+
+def test_dollar_signs_are_no_formulas():
+    result = comparison()
+    result["rows"][0]["spec"] = "a$x^2$b"
+    assert "a$x^2$b" in picture_texts(report.html_text(result))
+
+
+def test_page_without_accuracy():
+    result = comparison()
+    result["network"]["float_accuracy"] = None
+    for row in result["rows"]:
+        row["accuracy"] = None
+    page = Page(report.html_text(result))
+    assert page.tags.count("svg") == 4
+    assert "Least energy" not in " ".join(page.texts)
+    assert "None" not in " ".join(page.texts)
+
+
+def test_page_with_unknown_parts_and_wires():
+    result = comparison()
+    result["settings"]["wire_cap_ff"] = 1.5
+    result["rows"][0]["energy_breakdown_pj"]["lookup"] = 0.125
+    text = " ".join(Page(report.html_text(result)).texts)
+    assert "lookup" in text
+    assert "1.5 fF for each pin" in " ".join(text.split())
+
+
+def answers(result):
+    """Question, figure and the rest of each answer on the page."""
+    found = re.findall(r'<div class="answer">(.*?)</div>\n</div>', report.html_text(result), re.S)
+    return [" ".join(re.sub(r"<[^>]*>", " ", answer).split()) for answer in found]
+
+
+def test_answers():
+    """Of the sample, fixed8 and tapered8 are within 1 point of 99.07 %."""
+    assert answers(comparison()) == [
+        "Least energy 1.00 pJ per MAC fixed8 , the baseline",
+        "Smallest array 150 \u00d7 1000 \u00b5m\u00b2 tapered8:runs=4-7 , 25 % less than fixed8",
+        "Best accuracy 99.00 % fixed8 , the baseline",
+    ]
+
+
+def test_answers_when_something_else_is_best():
+    result = comparison()
+    result["rows"][2]["accuracy"] = 99.2
+    assert answers(result)[0] == "Least energy 0.600 pJ per MAC fixed6 , 40 % less than fixed8"
+    assert answers(result)[2] == "Best accuracy 99.20 % fixed6"
+
+
+def test_no_answer_when_nothing_is_good_enough():
+    result = comparison()
+    for row in result["rows"]:
+        row["accuracy"] = 90.0
+    assert answers(result) == []
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [(1.004, "as much as"), (0.75, "25 % less than"), (1.2, "20 % more than")],
+)
+def test_change_in_words(ratio, words):
+    result = comparison()
+    result["rows"] = result["rows"][:2]
+    result["rows"][0]["accuracy"] = 50.0
+    result["rows"][1]["energy_per_mac_pj"] = ratio
+    assert words in answers(result)[0]
+
+
+def test_same_bytes_whatever_the_user_has_set(tmp_path):
+    """Neither the hash seed nor the user's settings of matplotlib reach the page."""
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\naxes.grid: False\nsvg.fonttype: path\n")
+    program = (
+        "import sys; from narrowgauge.report import html_text;"
+        "from tests.comparison_sample import comparison;"
+        "sys.stdout.buffer.write(html_text(comparison()).encode())"
+    )
+    environment = os.environ | {
+        "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "MATPLOTLIBRC": str(tmp_path),
+    }  # fmt: skip
+    other = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    assert other.stdout.decode() == report.html_text(comparison())
+    assert other.stderr == b""
+
+
+def test_write(tmp_path):
+    report.write(comparison(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "compare.csv", "compare.json", "report.html",
+    ]  # fmt: skip
+
+
+# Legibility.
+
+
+def luminance(colour):
+    """Relative luminance, as the Web Content Accessibility Guidelines define it."""
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_colours_are_legible(mode):
+    """Texts have a contrast of 4.5 or more, marks and bars of 2 or more, in both modes."""
+    style = (ROOT / "narrowgauge" / "report.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.S)[:2]
+    colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", light))
+    if mode == "dark":
+        colours |= dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6});", dark))
+    for name in ("ink", "muted", "accent"):
+        assert contrast(colours[name], colours["paper"]) >= 4.5
+        assert contrast(colours[name], colours["panel"]) >= 4.5
+    series = [name for name in colours if name.startswith("series-")]
+    assert len(series) == 10
+    for name in series:
+        assert contrast(colours[name], colours["paper"]) >= 2.0
+
+
+# In a browser.
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+in_chromium = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+
+#: Clicks on two headings, and says what the page looks like then.
+PROBE = """
+<script>
+const sorted = document.querySelector("table.sortable");
+const column = () => [...sorted.tBodies[0].rows].map((row) => row.cells[0].textContent).join(" ");
+const seen = [column()];
+for (const index of [3, 3, 0]) {
+  sorted.tHead.rows[0].cells[index].querySelector("button").click();
+  seen.push(column());
+}
+const page = document.documentElement;
+document.body.id = "probed";
+document.body.dataset.seen = seen.join("|");
+document.body.dataset.wide = page.scrollWidth > page.clientWidth;
+document.body.dataset.paper = getComputedStyle(document.body).backgroundColor;
+</script>
+"""
+
+
+def browse(tmp_path, text, *options):
+    """Open a page, with what the probe says, and what the browser prints of it."""
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+        "--enable-logging=stderr", "--virtual-time-budget=2000", "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", *options,
+        (tmp_path / "page.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return dict(re.findall(r'data-(seen|wide|paper)="([^"]*)"', done.stdout)), console
+
+
+@in_chromium
+def test_browser_shows_and_sorts(tmp_path):
+    text = report.html_text(comparison()).replace("</body>", PROBE + "</body>")
+    seen, console = browse(tmp_path, text, "--window-size=400,800")
+    assert console == []
+    assert seen["wide"] == "false"  # tables scroll, the page does not
+    assert seen["paper"] == "rgb(255, 255, 255)"
+    assert seen["seen"].split("|") == [
+        "fixed8 tapered8:runs=4-7 fixed6 tapered6 fixed4",
+        "fixed4 fixed6 tapered6 fixed8 tapered8:runs=4-7",  # energy, ascending
+        "tapered8:runs=4-7 fixed8 tapered6 fixed6 fixed4",  # descending
+        "fixed4 fixed6 fixed8 tapered6 tapered8:runs=4-7",  # name
+    ]
+
+
+@in_chromium
+def test_browser_in_dark_mode(tmp_path):
+    """Also shows that what goes wrong in a page would be seen."""
+    probe = PROBE + "<script>nonsense()</script>"
+    text = report.html_text(comparison()).replace("</body>", probe + "</body>")
+    seen, console = browse(tmp_path, text, "--blink-settings=preferredColorScheme=0")
+    assert seen["paper"] == "rgb(17, 22, 29)"
+    assert any("nonsense is not defined" in line for line in console)
