@@ -1,0 +1,312 @@
+"""Sums of products of full adders, mapped and simulated, against Python's integers."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from synth.activity import Simulator, pack, unpack
+from synth.bitheap import find_full_adder, has_sums, replace_sums
+from synth.cache import Cache
+from synth.library import load
+from synth.netlist import Netlist
+from synth.yosys import RECIPES, Attempt, Recipe, map_netlist
+
+CHAIN, ROWS = (
+    Recipe(description="", attempts=(Attempt(sums=sums, carry="ripple", mapper="area"),))
+    for sums in ("chain", "rows")
+)
+
+
+@pytest.fixture(scope="module")
+def library():
+    return load("nangate45")
+
+
+def run(module, library, recipe, monkeypatch, tmp_path, inputs, lanes):
+    """Map a module with a recipe; simulate it on integers by port."""
+    monkeypatch.setitem(RECIPES, "test", recipe)
+    mapped = map_netlist(module, "t", library, clock_ns=9.0, recipe="test", cache=Cache(tmp_path))
+    netlist = Netlist(mapped, library)
+    simulator = Simulator(netlist, lanes)
+    simulator.step(
+        {name: pack(values, len(netlist.ports[name].nets)) for name, values in inputs.items()}
+    )
+    return mapped, unpack(simulator.settled("y"), lanes)
+
+
+def signed(width):
+    return -(1 << width - 1), 1 << width - 1
+
+
+def unsigned(width):
+    return 0, 1 << width
+
+
+# Ports with ranges, declarations, width of y, its expression in Verilog and in Python.
+SUMS = {
+    "signed product": (
+        {"a": signed(5), "b": signed(7)},
+        "input signed [4:0] a, input signed [6:0] b",
+        12,
+        "a * b",
+        lambda a, b: a * b,
+    ),
+    "unsigned product": (
+        {"a": unsigned(6), "b": unsigned(4)},
+        "input [5:0] a, input [3:0] b",
+        10,
+        "a * b",
+        lambda a, b: a * b,
+    ),
+    "cut product": (
+        {"a": signed(6), "b": signed(6)},
+        "input signed [5:0] a, input signed [5:0] b",
+        7,
+        "a * b",
+        lambda a, b: a * b,
+    ),
+    "wide product": (
+        {"a": signed(4), "b": signed(4)},
+        "input signed [3:0] a, input signed [3:0] b",
+        13,
+        "a * b",
+        lambda a, b: a * b,
+    ),
+    "square": (
+        {"a": signed(6)},
+        "input signed [5:0] a",
+        12,
+        "a * a",
+        lambda a: a * a,
+    ),
+    "constant factor": (
+        {"a": signed(7)},
+        "input signed [6:0] a",
+        13,
+        "a * 6'sd23",
+        lambda a: a * 23,
+    ),
+    "multiply and add": (
+        {"a": signed(5), "b": signed(5), "c": signed(14)},
+        "input signed [4:0] a, input signed [4:0] b, input signed [13:0] c",
+        14,
+        "c + a * b",
+        lambda a, b, c: c + a * b,
+    ),
+    "multiply and subtract": (
+        {"a": signed(5), "b": signed(5), "c": signed(12)},
+        "input signed [4:0] a, input signed [4:0] b, input signed [11:0] c",
+        13,
+        "c - a * b",
+        lambda a, b, c: c - a * b,
+    ),
+    "two products": (
+        {"a": signed(4), "b": signed(4), "c": signed(5), "d": signed(3)},
+        "input signed [3:0] a, input signed [3:0] b, input signed [4:0] c, input signed [2:0] d",
+        10,
+        "a * b - c * d + 10'sd77",
+        lambda a, b, c, d: a * b - c * d + 77,
+    ),
+    "many addends": (
+        {name: signed(5) for name in "abcdef"},
+        ", ".join(f"input signed [4:0] {name}" for name in "abcdef"),
+        9,
+        "a + b - c + d - e + f",
+        lambda a, b, c, d, e, f: a + b - c + d - e + f,
+    ),
+    "mixed widths": (
+        {"a": unsigned(3), "b": unsigned(7), "c": unsigned(5)},
+        "input [2:0] a, input [6:0] b, input [4:0] c",
+        9,
+        "a + b + c + 9'd301",
+        lambda a, b, c: a + b + c + 301,
+    ),
+    "sign extended by hand": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(13)},
+        "input signed [3:0] a, input signed [3:0] b, input [12:0] c",
+        13,
+        "c + {{5{p[7]}}, p}",
+        lambda a, b, c: c + a * b,
+    ),
+    "sign extended by hand, subtracted": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(13)},
+        "input signed [3:0] a, input signed [3:0] b, input [12:0] c",
+        13,
+        "c - {{5{p[7]}}, p}",
+        lambda a, b, c: c - a * b,
+    ),
+    "carry in": (
+        {"a": signed(9), "b": signed(5), "c": unsigned(1)},
+        "input signed [8:0] a, input signed [4:0] b, input c",
+        9,
+        "a + {{4{b[4]}}, b} + {8'd0, c}",
+        lambda a, b, c: a + b + c,
+    ),
+    # The product does not fit in 6 bits: extending what is left of it must not see the rest.
+    "cut, then extended": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(11)},
+        "input signed [3:0] a, input signed [3:0] b, input [10:0] c",
+        11,
+        "c + {{5{p[5]}}, p[5:0]}",
+        lambda a, b, c: c + ((a * b + 32) % 64 - 32),
+    ),
+    "cut to its width, then extended": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(11)},
+        "input signed [3:0] a, input signed [3:0] b, input [10:0] c",
+        11,
+        "c + {{5{q[5]}}, q}",
+        lambda a, b, c: c + ((a * b + 32) % 64 - 32),
+    ),
+    "negative, extended by zeros": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(11)},
+        "input signed [3:0] a, input signed [3:0] b, input [10:0] c",
+        11,
+        "c + {3'd0, p}",
+        lambda a, b, c: c + (a * b) % 256,
+    ),
+    "unsigned, extended by a copy": (
+        {"a": unsigned(4), "b": unsigned(4), "c": unsigned(11)},
+        "input [3:0] a, input [3:0] b, input [10:0] c",
+        11,
+        "c + {{3{u[7]}}, u}",
+        lambda a, b, c: c + ((a * b + 128) % 256 - 128),
+    ),
+    "used twice": (
+        {"a": signed(4), "b": signed(4), "c": unsigned(11)},
+        "input signed [3:0] a, input signed [3:0] b, input [10:0] c",
+        11,
+        "(c + {{3{p[7]}}, p}) ^ {3'd0, p}",
+        lambda a, b, c: ((c + a * b) % 2048) ^ (a * b % 256),
+    ),
+}
+
+
+@pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
+@pytest.mark.parametrize("name", SUMS)
+def test_sum(name, recipe, library, monkeypatch, tmp_path):
+    """All corners of the operands' ranges, and random values between."""
+    ranges, ports, width, expression, function = SUMS[name]
+    products = {
+        "p": "wire signed [7:0] p = a * b;",
+        "q": "wire signed [5:0] q = a * b;",
+        "u": "wire [7:0] u = a * b;",
+    }
+    wires = "".join(text for key, text in products.items() if re.search(rf"\b{key}\b", expression))
+    source = f"module t({ports}, output [{width - 1}:0] y); {wires} assign y = {expression};"
+    generator = np.random.default_rng(len(name))
+    corners = np.stack(
+        np.meshgrid(*([low, -1 if low else 1, 0, high - 1] for low, high in ranges.values()))
+    ).reshape(len(ranges), -1)
+    values = np.concatenate(
+        [
+            corners[:, generator.permutation(corners.shape[1])[:1024]],
+            np.stack([generator.integers(low, high, 3000) for low, high in ranges.values()]),
+        ],
+        axis=1,
+    )
+    inputs = dict(zip(ranges, values, strict=True))
+    _, results = run(
+        source + " endmodule", library, recipe, monkeypatch, tmp_path, inputs, values.shape[1]
+    )
+    np.testing.assert_array_equal(results, function(*values) % (1 << width))
+
+
+@pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
+def test_library_without_full_adder(recipe, library, monkeypatch, tmp_path):
+    plain = library.select(name for name in library.cells if not name.startswith(("FA", "HA")))
+    assert find_full_adder(plain) is None
+    values = np.arange(1 << 12)
+    inputs = {"a": values & 63, "b": values >> 6}
+    source = "module t(input [5:0] a, input [5:0] b, output [11:0] y); assign y = a * b; endmodule"
+    mapped, results = run(source, plain, recipe, monkeypatch, tmp_path, inputs, 1 << 12)
+    np.testing.assert_array_equal(results, inputs["a"] * inputs["b"])
+    assert "FA_X1" not in mapped.cells_by_type
+
+
+def test_full_adder_found_by_function(library):
+    adder = find_full_adder(library)
+    assert (adder.cell, adder.sum, adder.carry) == ("FA_X1", "S", "CO")
+    assert sorted(adder.inputs) == ["A", "B", "CI"]
+    assert 0 < adder.carry_delay <= 1
+    assert 0 < adder.sum_delay <= 1
+
+
+def test_product_needs_few_full_adders(library, monkeypatch, tmp_path):
+    """An 8 x 8 product has 64 bits, 2 constants and 16 results: 64 + 2 - 16 = 50 at most."""
+    source = (
+        "module t(input signed [7:0] a, input signed [7:0] b, output signed [15:0] y);"
+        "assign y = a * b; endmodule"
+    )
+    inputs = {"a": np.array([-128]), "b": np.array([-128])}
+    mapped, results = run(source, library, CHAIN, monkeypatch, tmp_path, inputs, 1)
+    assert results == [1 << 14]
+    assert 40 <= mapped.cells_by_type["FA_X1"] <= 50
+
+
+def test_sum_in_two_modules_becomes_one(library, monkeypatch, tmp_path):
+    """A multiply-accumulate unit of two modules is as small as one in a single expression."""
+    ports = "input signed [7:0] a, input signed [7:0] b, input signed [27:0] c"
+    apart = (
+        f"module t({ports}, output [27:0] y); wire signed [15:0] p; product m(a, b, p);"
+        "assign y = c + {{12{p[15]}}, p}; endmodule\n"
+        "module product(input signed [7:0] a, input signed [7:0] b, output signed [15:0] p);"
+        "assign p = a * b; endmodule"
+    )
+    together = f"module t({ports}, output [27:0] y); assign y = c + a * b; endmodule"
+    inputs = {"a": np.array([-128]), "b": np.array([127]), "c": np.array([5])}
+    areas = []
+    for source in (apart, together):
+        mapped, results = run(source, library, CHAIN, monkeypatch, tmp_path, inputs, 1)
+        assert results == [(5 - 128 * 127) % (1 << 28)]
+        areas.append(mapped.area_um2)
+    assert areas[0] == pytest.approx(areas[1], rel=0.02)
+
+
+def macc(**changes):
+    """A module with one sum as Yosys' JSON has it: y = c + a, of 2 bits."""
+    cell = {
+        "hide_name": 0,
+        "type": "$macc_v2",
+        "parameters": {
+            "NPRODUCTS": "0",
+            "NADDENDS": "10",
+            "A_WIDTHS": "x",
+            "B_WIDTHS": "x",
+            "C_WIDTHS": f"{2:016b}{2:016b}",
+            "A_SIGNED": "x",
+            "B_SIGNED": "x",
+            "C_SIGNED": "00",
+            "PRODUCT_NEGATED": "x",
+            "ADDEND_NEGATED": "00",
+            "Y_WIDTH": "10",
+        },
+        "port_directions": {"A": "input", "B": "input", "C": "input", "Y": "output"},
+        "connections": {"A": [], "B": [], "C": [2, 3, 4, 5], "Y": [6, 7]},
+    }
+    ports = {
+        "x": {"direction": "input", "bits": [2, 3, 4, 5]},
+        "y": {"direction": "output", "bits": [6, 7]},
+    }
+    return {"ports": ports, "cells": {"sum": cell | changes}}
+
+
+def test_replaced_cell_keeps_its_nets(library):
+    module = macc()
+    assert has_sums(module)
+    text = replace_sums(module, find_full_adder(library), chain=False, prefix="part_")
+    cell = module["cells"]["sum"]
+    assert cell["type"] == "part_0"
+    assert sorted(cell["connections"]["X"]) == [2, 3, 4, 5]
+    assert cell["connections"]["Y"] == [6, 7]
+    assert "module part_0(X, Y);" in text
+    assert not has_sums(module)
+    assert replace_sums(module, None, chain=True, prefix="part_") == ""
+
+
+def test_looking_for_sums_changes_nothing():
+    module = macc()
+    before = json.dumps(module)
+    assert has_sums(module)
+    assert json.dumps(module) == before
