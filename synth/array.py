@@ -20,6 +20,7 @@ from hdl.array import ROLES, Control, Drain, ProcessingElement, Skew, SystolicAr
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
+from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.netlist import CellClass, Netlist, classify
 from synth.timing import Path, Timing, analyse
@@ -138,6 +139,8 @@ class MappedArray:
         Capacitance of the wire to every pin.
     workers : int
         Yosys processes at a time.
+    cache : Cache, optional
+        Where mapped netlists are kept, see `synth.yosys.map_netlist`.
 
     Attributes
     ----------
@@ -157,12 +160,14 @@ class MappedArray:
         clock_ns: float,
         wire_cap_ff: float = 0.0,
         workers: int = 2,
+        cache: Cache | None = None,
     ) -> None:
         self.datapath = datapath
         self.spec = spec
         self.library = library
         self.clock_ns = clock_ns
         self.wire_cap_ff = wire_cap_ff
+        self._cache = cache
         top = SystolicArray(datapath, spec)
         self.cycles = top.cycles
         self.verilog = to_verilog(top)
@@ -199,7 +204,11 @@ class MappedArray:
     def _map(self, name: str) -> tuple[MappedNetlist, Netlist, Timing]:
         """Map one module, with all that is in it."""
         mapped = map_netlist(
-            _sources(self.verilog, name), name, self.library, clock_ns=self.clock_ns
+            _sources(self.verilog, name),
+            name,
+            self.library,
+            clock_ns=self.clock_ns,
+            cache=self._cache,
         )
         timing = analyse(mapped.module, self.library, wire_cap_ff=self.wire_cap_ff)
         return mapped, Netlist(mapped, self.library), timing
