@@ -146,4 +146,4 @@ def test_zero_operands_cost_only_the_clock():
     assert split["multiply"] == 0
     # A flip-flop's clock pin costs a little more in a cycle in which its state changes.
     assert 0.9 * moving["clock"] < split["clock"] < moving["clock"]
-    assert split["accumulate"] < moving["accumulate"] / 20
+    assert split["accumulate"] < moving["accumulate"] / 10  # the drain moves its multiplexers
