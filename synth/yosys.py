@@ -250,8 +250,8 @@ def map_netlist(
     Raises
     ------
     ValueError
-        If ``top`` or the name of a black box is not an identifier, ``recipe`` is unknown, or a
-        time is not positive.
+        If ``top`` or the name of a black box is not an identifier, ``recipe`` is unknown, a time
+        is not positive, or ``wire_cap_ff`` is negative.
     YosysError
         If Yosys refuses the design (syntax, unknown module, latch, combinational loop, undriven
         net, register that the library does not have), crashes or takes too long.
@@ -265,6 +265,8 @@ def map_netlist(
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
     if clock_ns is not None and not clock_ns > 0:
         raise ValueError(f"clock_ns must be positive, not {clock_ns}")
+    if not wire_cap_ff >= 0:
+        raise ValueError(f"wire_cap_ff must not be negative, not {wire_cap_ff}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s must be positive, not {timeout_s}")
 

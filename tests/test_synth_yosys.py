@@ -1,0 +1,435 @@
+"""Mapping with Yosys: results, caching, and everything that can go wrong with the child process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import synth.yosys
+from synth.activity import Simulator, pack, unpack
+from synth.cache import FOLDER_VARIABLE, Cache
+from synth.library import load
+from synth.netlist import Netlist
+from synth.timing import analyse
+from synth.yosys import RECIPES, YosysError, map_netlist, yosys_version
+
+COUNTER = """\
+module counter(input clk, input rst, input [3:0] step, output reg [3:0] count, output one);
+  always @(posedge clk) count <= rst ? 4'd0 : count + step;
+  assign one = 1'b1;
+endmodule
+"""
+MAC = """\
+module mac(input clk, input signed [7:0] a, input signed [7:0] b, output reg signed [27:0] acc);
+  reg signed [7:0] x, y;
+  always @(posedge clk) begin x <= a; y <= b; acc <= acc + x * y; end
+endmodule
+"""
+WIRE = "module top(input a, output y); assign y = a; endmodule"
+
+
+@pytest.fixture(scope="module")
+def library():
+    return load("nangate45")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture(autouse=True)
+def private_folders(tmp_path, monkeypatch):
+    """Make the mapper's private folders where a test can look for what is left of them."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def sources_without_yosys(monkeypatch, code):
+    """Let the child process run ``code`` instead of Yosys."""
+    monkeypatch.setattr(synth.yosys, "CHILD", code)
+
+
+def is_running(pid):
+    """Whether a process runs; one that ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_counter(library, cache):
+    mapped = map_netlist(COUNTER, "counter", library, clock_ns=2.0, cache=cache)
+    assert mapped.top == "counter"
+    assert mapped.tool == yosys_version() == "Yosys 0.70 (pyosys)"
+    assert mapped.clock_ns == 2.0
+    types = [cell["type"] for cell in mapped.module["cells"].values()]
+    assert mapped.cells_by_type == {name: types.count(name) for name in sorted(set(types))}
+    assert mapped.cell_count == len(types)
+    assert set(types) <= library.cells.keys()
+    assert mapped.cells_by_type["DFF_X1"] == 4
+    area = sum(library.cells[name].area_um2 for name in types)
+    assert mapped.area_um2 == pytest.approx(area)
+    # A constant output is driven by a cell, as on silicon.
+    assert mapped.cells_by_type["LOGIC1_X1"] == 1
+
+    simulator = Simulator(Netlist(mapped, library), 1)
+    counts = []
+    for step in (3, 5, 15, 1):
+        simulator.step({"step": pack([step], 4)})
+        counts.append(int(unpack(simulator.state("count"), 1)[0]))
+    assert counts == [3, 8, 7, 8]
+    assert unpack(simulator.settled("one"), 1) == [1]
+
+
+def test_verilog_is_the_same_netlist(library, cache):
+    mapped = map_netlist(COUNTER, "counter", library, clock_ns=2.0, cache=cache)
+    instances = re.findall(r"^  (\w+) \S+ \($", mapped.verilog, re.M)
+    assert {name: instances.count(name) for name in instances} == mapped.cells_by_type
+    # Mapping what is mapped already changes nothing: every cell is known and kept.
+    again = map_netlist(mapped.verilog, "counter", library, clock_ns=2.0, cache=cache)
+    assert again.cells_by_type["DFF_X1"] == 4
+
+
+def test_same_bytes_from_two_runs(library, tmp_path):
+    first, second = (
+        map_netlist(MAC, "mac", library, clock_ns=2.0, cache=Cache(tmp_path / name))
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_compute_the_same(recipe, library, cache):
+    mapped = map_netlist(MAC, "mac", library, clock_ns=2.0, recipe=recipe, cache=cache)
+    assert mapped.recipe == recipe
+    simulator = Simulator(Netlist(mapped, library), 64)
+    a, b = np.random.default_rng(1).integers(-128, 128, (2, 30, 64))
+    for x, y in zip(a, b, strict=True):
+        simulator.step({"a": pack(x, 8), "b": pack(y, 8)})
+    sums = unpack(simulator.state("acc"), 64, signed=True)
+    np.testing.assert_array_equal(sums, (a[:-1] * b[:-1]).sum(axis=0))
+
+
+def test_default_recipe_is_smaller_and_meets_the_clock(library, cache):
+    default, booth, plain = (
+        map_netlist(MAC, "mac", library, clock_ns=2.0, recipe=recipe, cache=cache)
+        for recipe in ("default", "booth", "plain")
+    )
+    assert default.area_um2 < 0.85 * min(booth.area_um2, plain.area_um2)
+    assert analyse(default.module, library).critical_path_ns <= 2.0
+
+
+def test_shorter_clock_costs_area(library, cache):
+    def result(clock_ns):
+        mapped = map_netlist(MAC, "mac", library, clock_ns=clock_ns, cache=cache)
+        return mapped.area_um2, analyse(mapped.module, library).critical_path_ns
+
+    relaxed, tight, impossible = result(None), result(1.3), result(0.1)
+    assert tight[1] <= 1.3 < relaxed[1]
+    assert tight[0] > relaxed[0]
+    assert 0.1 < impossible[1] <= tight[1]
+
+
+def test_wires_count_against_the_clock(library, cache):
+    plain = map_netlist(MAC, "mac", library, clock_ns=1.6, cache=cache)
+    wired = map_netlist(MAC, "mac", library, clock_ns=1.6, wire_cap_ff=1.0, cache=cache)
+    delays = [
+        analyse(mapped.module, library, wire_cap_ff=1.0).critical_path_ns
+        for mapped in (plain, wired)
+    ]
+    assert delays[1] < delays[0]
+
+
+def test_without_sums_and_without_logic(library, cache):
+    mapped = map_netlist(WIRE, "top", library, clock_ns=2.0, cache=cache)
+    assert mapped.cell_count == 0
+    assert mapped.area_um2 == 0.0
+
+
+def test_black_boxes_stay(library, cache):
+    top = (
+        "module top(input clk, input [1:0] a, output [1:0] y);\n"
+        "wire [1:0] q; part p(.clk(clk), .d(a), .q(q)); assign y = ~q; endmodule\n"
+    )
+    stub = "module part(input clk, input [1:0] d, output [1:0] q); endmodule"
+    mapped = map_netlist(top, "top", library, clock_ns=2.0, blackboxes={"part": stub}, cache=cache)
+    assert mapped.cells_by_type == {"INV_X1": 2, "part": 1}
+    assert mapped.area_um2 == pytest.approx(2 * library.cells["INV_X1"].area_um2)
+
+
+def test_two_clocks_are_mapped_without_timing(library, cache):
+    source = (
+        "module top(input c, input d, input [1:0] a, output reg [1:0] y);\n"
+        "always @(posedge c) y[0] <= a[0];\nalways @(posedge d) y[1] <= a[1]; endmodule\n"
+    )
+    mapped = map_netlist(source, "top", library, clock_ns=2.0, cache=cache)
+    assert mapped.cells_by_type == {"DFF_X1": 2}
+
+
+def test_names_of_registers_stay(library, cache):
+    source = (
+        "module top(input clk, input [1:0] a, output y);\n"
+        "reg [1:0] kept; always @(posedge clk) kept <= a + kept; assign y = ^kept; endmodule\n"
+    )
+    mapped = map_netlist(source, "top", library, clock_ns=2.0, cache=cache)
+    names = mapped.module["netnames"]
+    outputs = {
+        bit
+        for cell in mapped.module["cells"].values()
+        if cell["type"] == "DFF_X1"
+        for bit in cell["connections"]["Q"]
+    }
+    assert set(names["kept"]["bits"]) == outputs
+
+
+class Runs:
+    """Stands in for the mapper's work and counts how often it is done."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    count = 0
+
+    def run(self, *arguments):
+        Runs.count += 1
+        return {"module": {}, "verilog": f"{Runs.count}", "area_um2": 0, "cells_by_type": {}}
+
+
+def test_cache_depends_on_everything(library, cache, monkeypatch):
+    monkeypatch.setattr(synth.yosys, "_Flow", Runs)
+    smaller = library.select(["INV_X1", "BUF_X1", "NAND2_X1", "DFF_X1"])
+    variants = [
+        {},
+        {"verilog": WIRE + " "},
+        {"verilog": {"a.v": WIRE, "b.v": ""}},
+        {"top": "other"},
+        {"library": smaller},
+        {"clock_ns": 2.0},
+        {"clock_ns": 3.0},
+        {"recipe": "plain"},
+        {"wire_cap_ff": 1.0},
+        {"blackboxes": {"part": WIRE}},
+        {"blackboxes": {"part": WIRE, "other": WIRE}},
+    ]
+    results = []
+    for _ in range(2):
+        for variant in variants:
+            arguments = {"verilog": WIRE, "top": "top", "library": library} | variant
+            results.append(map_netlist(**arguments, cache=cache).verilog)
+    assert results == 2 * [f"{index + 1}" for index in range(len(variants))]
+    monkeypatch.setattr(synth.yosys, "yosys_version", lambda: "Yosys 1.0")
+    monkeypatch.setattr(Runs, "count", 100)
+    assert map_netlist(WIRE, "top", library, cache=cache).verilog == "101"
+    monkeypatch.setattr(synth.yosys, "_code_digest", lambda: "other code")
+    assert map_netlist(WIRE, "top", library, cache=cache).verilog == "102"
+
+
+def test_default_cache(library, tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "default"))
+    first = map_netlist(WIRE, "top", library)
+    monkeypatch.setattr(synth.yosys, "_Flow", None)
+    assert map_netlist(WIRE, "top", library) == first
+    assert list((tmp_path / "default").glob("??/*"))
+
+
+REFUSED = {
+    "syntax": ("module top(input a, output y) assign y = a; endmodule", "syntax error, unexpected"),
+    "unknown module": (
+        "module top(input a, output y); part p(a, y); endmodule",
+        r"Module `\\part' referenced in module `\\top'",
+    ),
+    "no such top": ("module other(input a, output y); endmodule", "Module `top' not found"),
+    "latch": (
+        "module top(input a, input e, output reg y); always @* if (e) y = a; endmodule",
+        "Latch inferred for signal",
+    ),
+    "loop": (
+        "module top(input a, output y); wire b = a & y; assign y = ~b; endmodule",
+        "found logic loop in module top: cell",
+    ),
+    "undriven": (
+        "module top(input a, output y); wire b; assign y = a & b; endmodule",
+        r"Wire top\.\\b is used but has no driver",
+    ),
+    "two drivers": (
+        "module top(input a, input b, output y); assign y = a; assign y = b; endmodule",
+        "multiple conflicting drivers for top",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", REFUSED)
+def test_refused_design(source, library, cache, private_folders):
+    text, message = REFUSED[source]
+    with pytest.raises(YosysError, match=f"Yosys could not map top: .*{message}") as caught:
+        map_netlist(text, "top", library, cache=cache)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert not list(private_folders.iterdir())
+    with pytest.raises(YosysError):  # and a failure is not kept
+        map_netlist(text, "top", library, cache=cache)
+
+
+def test_register_that_the_library_lacks(library, cache):
+    plain = library.select(name for name in library.cells if not name.startswith(("DFFR", "DFFS")))
+    source = (
+        "module top(input clk, input rst, input a, output reg y);\n"
+        "always @(posedge clk or posedge rst) if (rst) y <= 0; else y <= a; endmodule\n"
+    )
+    map_netlist(source, "top", library, cache=cache)
+    with pytest.raises(YosysError, match=r"could not map top: .*DFF"):
+        map_netlist(source, "top", plain, cache=cache)
+
+
+def test_names_of_files_reach_messages_only(library, cache):
+    name = "my 'file'; exec rm -rf.v"
+    with pytest.raises(YosysError, match=re.escape(f"{name}:2: syntax error")):
+        map_netlist({"first.v": "", name: "module top(\n;"}, "top", library, cache=cache)
+    mapped = map_netlist({name: WIRE}, "top", library, cache=cache)
+    assert mapped.cell_count == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top": "a; exec x"}, "top must be a plain Verilog identifier, not 'a; exec x'"),
+        ({"top": ""}, "top must be a plain Verilog identifier, not ''"),
+        ({"top": "1a"}, "top must be a plain Verilog identifier, not '1a'"),
+        ({"top": "a\n"}, r"top must be a plain Verilog identifier, not 'a\\n'"),
+        ({"blackboxes": {"p q": ""}}, "blackboxes must be a plain Verilog identifier, not 'p q'"),
+        ({"recipe": "best"}, "recipe must be one of default, booth, plain, not 'best'"),
+        ({"clock_ns": 0.0}, "clock_ns must be positive, not 0.0"),
+        ({"clock_ns": float("nan")}, "clock_ns must be positive, not nan"),
+        ({"timeout_s": -1}, "timeout_s must be positive, not -1"),
+        ({"wire_cap_ff": -0.5}, "wire_cap_ff must not be negative, not -0.5"),
+    ],
+)
+def test_bad_arguments(changes, message, library, cache):
+    arguments = {"verilog": WIRE, "top": "top", "library": library, "cache": cache} | changes
+    with pytest.raises(ValueError, match=message):
+        map_netlist(**arguments)
+
+
+# A child with a child of its own, as Yosys has ABC; both would run for ten minutes.
+SLEEPER = """\
+import os, pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path({path!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
+time.sleep(600)
+"""
+
+
+def both_ended(path):
+    return all(wait_until(lambda pid=pid: not is_running(pid)) for pid in path.read_text().split())
+
+
+def test_timeout_ends_the_whole_group(library, cache, tmp_path, monkeypatch, private_folders):
+    path = tmp_path / "pids"
+    sources_without_yosys(monkeypatch, SLEEPER.format(path=str(path)))
+    with pytest.raises(YosysError, match=r"Yosys took longer than 1\.5 s to map top"):
+        map_netlist(WIRE, "top", library, timeout_s=1.5, cache=cache)
+    assert both_ended(path)
+    assert not list(private_folders.iterdir())
+
+
+def test_interrupt_ends_the_whole_group(library, cache, tmp_path, monkeypatch, private_folders):
+    path = tmp_path / "pids"
+    sources_without_yosys(monkeypatch, SLEEPER.format(path=str(path)))
+    wait = subprocess.Popen.wait
+
+    def interrupted(process, timeout=None):
+        if timeout is None:
+            return wait(process)
+        assert wait_until(lambda: path.exists() and path.read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        map_netlist(WIRE, "top", library, cache=cache)
+    assert both_ended(path)
+    assert not list(private_folders.iterdir())
+    assert not list(cache.folder.glob("??/*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_killed_parent_takes_the_child_along(tmp_path):
+    path = tmp_path / "pid"
+    body = f"import os, time; open({str(path)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = (
+        "import synth.yosys; from synth.library import load; from synth.cache import Cache\n"
+        "prologue = synth.yosys.CHILD.partition('from pyosys')[0]\n"
+        f"body = {body!r}\n"
+        "synth.yosys.CHILD = prologue + body\n"
+        f"cache = Cache({str(tmp_path / 'cache')!r})\n"
+        f"synth.yosys.map_netlist({WIRE!r}, 'top', load('nangate45'), cache=cache)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    try:
+        assert wait_until(lambda: path.exists() and path.read_text())
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    assert wait_until(lambda: not is_running(int(path.read_text())))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "Yosys was ended by SIGKILL while it mapped top"),
+        ("import os; os.abort()", "Yosys was ended by SIGABRT while it mapped top"),
+        ("import os; os.kill(os.getpid(), 40)", "Yosys was ended by signal 40 while it mapped"),
+        ("raise SystemExit(3)", "Yosys could not map top: it printed nothing"),
+        (
+            "print(*range(9), sep='\\n'); raise SystemExit(1)",
+            r"Yosys could not map top: 6 \| 7 \| 8$",
+        ),
+    ],
+)
+def test_crash(code, message, library, cache, monkeypatch, private_folders):
+    sources_without_yosys(monkeypatch, code)
+    with pytest.raises(YosysError, match=message):
+        map_netlist(WIRE, "top", library, cache=cache)
+    assert not list(private_folders.iterdir())
+
+
+def test_yosys_killed_half_way(library, cache, monkeypatch):
+    """The first of its runs is whole, the second one is killed; the next call starts afresh."""
+    runs = []
+    popen = subprocess.Popen
+
+    def start(*arguments, **options):
+        runs.append(popen(*arguments, **options))
+        if len(runs) == 2:
+            runs[-1].kill()
+        return runs[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(YosysError, match="Yosys was ended by SIGKILL while it mapped counter"):
+        map_netlist(COUNTER, "counter", library, cache=cache)
+    assert map_netlist(COUNTER, "counter", library, cache=cache).cells_by_type["DFF_X1"] == 4
+
+
+def test_result_is_read_from_the_cache_as_written(library, cache):
+    first = map_netlist(COUNTER, "counter", library, cache=cache)
+    assert first == map_netlist(COUNTER, "counter", library, cache=cache)
+    assert json.loads(json.dumps(first.module)) == first.module
