@@ -393,8 +393,9 @@ def classify(
     2. cells that depend on an accumulator are ``accumulate``, and so are cells that depend on no
        operand and from which a path leads to such a cell or to an accumulator (they steer it);
     3. cells that depend on exactly one operand are ``decode`` if ``decoders``;
-    4. cells that depend on at most one operand, and from which every path leads to a register
-       that is not an accumulator, are ``registers`` (they load, hold or reset it);
+    4. cells that depend on at most one operand, and from which every path leads, through such
+       cells, to a register that is not an accumulator, are ``registers`` (they load, hold or reset
+       it);
     5. all others are ``multiply``.
 
     Parameters
@@ -427,7 +428,11 @@ def classify(
     }
     depends = _dependence(netlist, operand_bits, accumulator_nets)
     on_sum = _dependence(netlist, dict.fromkeys(accumulator_nets, 1), None)
-    ends = _ends(netlist, accumulator_nets, [mask != 0 for mask in on_sum])
+    beyond = [
+        END_ACCUMULATE if on else END_ELSEWHERE if mask.bit_count() > 1 else 0
+        for on, mask in zip(on_sum, depends, strict=True)
+    ]
+    ends = _ends(netlist, accumulator_nets, beyond)
 
     classes = []
     for index, instance in enumerate(netlist.instances):
@@ -481,8 +486,11 @@ def _dependence(
     return masks
 
 
-def _ends(netlist: Netlist, accumulator_nets: set[int], on_sum: list[bool]) -> list[int]:
-    """Find where the combinational paths from each instance lead, as a set of bits."""
+def _ends(netlist: Netlist, accumulator_nets: set[int], beyond: list[int]) -> list[int]:
+    """Find where the combinational paths from each instance lead, as a set of bits.
+
+    A path into an instance of which ``beyond`` is not 0 leads there, too.
+    """
     ends = [0] * len(netlist.instances)
     outside = {
         number
@@ -498,7 +506,7 @@ def _ends(netlist: Netlist, accumulator_nets: set[int], on_sum: list[bool]) -> l
         if instance.ff is not None:
             holds_sum = accumulator_nets.intersection(instance.outputs.values())
             return END_ACCUMULATE if holds_sum else END_REGISTER
-        return ends[sink] | (END_ACCUMULATE if on_sum[sink] else 0)
+        return ends[sink] | beyond[sink]
 
     for index in reversed(netlist.order):
         for number in netlist.instances[index].outputs.values():
