@@ -80,6 +80,8 @@ class Design:
         ``<stem>-<unit>``.
     stem : str
         Number system.
+    unit : str
+        Key of ``UNITS``.
     description : str
         One line for tables.
     presets : tuple of str
@@ -92,6 +94,7 @@ class Design:
 
     name: str
     stem: str
+    unit: str
     description: str
     presets: tuple[str, ...]
     bench: str
@@ -113,12 +116,12 @@ def _array(datapath: Datapath, options: Options) -> SystolicArray:
 UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
     "decoder": (
         "combinational decoder of one code",
-        "sim.tb_{stem}_decoder",
+        "sim.tb_decoder",
         lambda datapath, options: datapath.decoder(),
     ),
     "encoder": (
         "combinational encoder: one rounding of an exact sum",
-        "sim.tb_{stem}_encoder",
+        "sim.tb_encoder",
         lambda datapath, options: datapath.encoder(),
     ),
     "mac": (
@@ -140,9 +143,10 @@ def _design(stem: str, unit: str) -> Design:
     return Design(
         name=f"{stem}-{unit}",
         stem=stem,
+        unit=unit,
         description=description,
         presets=system.presets,
-        bench=bench.format(stem=stem),
+        bench=bench,
         build=lambda form, options: build(system.datapath(form, options.length), options),
     )
 

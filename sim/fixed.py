@@ -1,0 +1,54 @@
+"""Two's-complement fixed point for the benches; :mod:`golden.fixed` is the model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from golden.fixed import FixedSpec
+from golden.fixed_mac import FixedMacSpec
+from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+
+__all__ = ["FixedSystem", "make_system"]
+
+
+@dataclass(frozen=True)
+class FixedSystem:
+    """See :class:`sim.system.System`."""
+
+    mac: FixedMacSpec
+
+    def random_layer(self, rng: np.random.Generator) -> Layer:
+        """Any shift that leaves something of a product."""
+        bits = self.mac.bits
+        weights, activations = (int(n) for n in rng.integers(0, bits + 1, 2))
+        shift = int(rng.integers(0, min(2 * bits + 4, 1 << self.mac.shift_width)))
+        return self._layer(weights, activations, weights + activations - shift)
+
+    def pair_layers(self) -> Mapping[str, Layer]:
+        """Give the result the unit of the products."""
+        frac_bits = self.mac.bits - 1
+        return {"codes": self._layer(frac_bits, frac_bits, 2 * frac_bits)}
+
+    def decoder_settings(self) -> Iterator[DecoderSetting]:
+        """None: a code is its own operand."""
+        return iter(())
+
+    def operand_values(self, operand: Integers) -> Integers:
+        """Return the codes: they are operands."""
+        return operand
+
+    def encoder_settings(self) -> Iterator[EncoderSetting]:
+        """All shifts."""
+        result = FixedSpec(bits=self.mac.bits, frac_bits=0)
+        for shift in range(1 << self.mac.shift_width):
+            yield EncoderSetting({"shift": shift}, result, -shift)
+
+    def _layer(self, *frac_bits: int) -> Layer:
+        return Layer(*(FixedSpec(bits=self.mac.bits, frac_bits=n) for n in frac_bits))
+
+
+def make_system(fields: Mapping[str, Any]) -> FixedSystem:
+    """System for the fields of a :class:`~golden.fixed_mac.FixedMacSpec`."""
+    return FixedSystem(FixedMacSpec(**fields))

@@ -1,0 +1,180 @@
+"""What the benches ask of a number system, and what follows from it for all of them.
+
+A number system is a file ``sim/<stem>.py`` with a function ``make_system(fields)`` that returns a
+:class:`System` for the fields of its :class:`golden.mac.MacSpec`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.dot import accumulator_exp, dot, matmul
+from golden.element import ElementSpec
+from golden.mac import MacSpec
+
+__all__ = [
+    "DecoderSetting",
+    "EncoderSetting",
+    "Layer",
+    "System",
+    "draw_codes",
+    "edge_totals",
+    "exact_sums",
+    "hardware_bias",
+    "largest_bias",
+    "products",
+    "rounded",
+    "tie_totals",
+    "wide_totals",
+]
+
+Integers = npt.NDArray[np.integer[Any]]
+
+
+class Layer(NamedTuple):
+    """Formats of a matrix product: what a layer of a network sets at run time."""
+
+    weights: ElementSpec
+    activations: ElementSpec
+    result: ElementSpec
+
+
+class DecoderSetting(NamedTuple):
+    """Settings of a decoder by port, and the operand of every code under them."""
+
+    ports: Mapping[str, int]
+    operands: Integers
+
+
+class EncoderSetting(NamedTuple):
+    """Settings of an encoder by port, and what they mean.
+
+    ``exponent`` is the base-2 logarithm of the unit of the sums.
+    """
+
+    ports: Mapping[str, int]
+    result: ElementSpec
+    exponent: int
+
+
+class System(Protocol):
+    """A number system, built in hardware for one :class:`~golden.mac.MacSpec`."""
+
+    @property
+    def mac(self) -> Any:
+        """Widths, and settings by port."""
+
+    def random_layer(self, rng: np.random.Generator) -> Layer:
+        """Draw formats that the hardware can be set to."""
+
+    def pair_layers(self) -> Mapping[str, Layer]:
+        """Choose formats of operands to try all pairs of, by name.
+
+        The codes of the result are consecutive multiples of one unit, if possible of the largest
+        power of two that divides all products, so that every bit of a product can be seen.
+        """
+
+    def decoder_settings(self) -> Iterator[DecoderSetting]:
+        """All settings that the ports of the decoder can have."""
+
+    def operand_values(self, operand: Any) -> Integers:
+        """Integers that decoded operands stand for, in the units of :class:`DecoderSetting`.
+
+        Parameters
+        ----------
+        operand : ndarray of int64, or dict of these by field
+            The decoder's port ``operand``.
+        """
+
+    def encoder_settings(self) -> Iterator[EncoderSetting]:
+        """All settings that the ports of the encoder can have."""
+
+
+def hardware_bias(mac: MacSpec, layer: Layer, bias_q: Integers) -> Integers:
+    """Start values of accumulators in the unit of the hardware's sums, which is never coarser."""
+    unit = accumulator_exp(layer.weights, layer.activations)
+    return np.asarray(bias_q) << unit - mac.sum_exp(layer.weights, layer.activations)
+
+
+def largest_bias(mac: MacSpec, layer: Layer, length: int) -> int:
+    """Largest magnitude of a bias, in units of accumulator_exp, beside ``length`` products."""
+    room = (mac.length - length) * mac.operand_max**2 << mac.bias_fraction_bits
+    unit = accumulator_exp(layer.weights, layer.activations)
+    return room >> unit - mac.sum_exp(layer.weights, layer.activations)
+
+
+def rounded(layer: Layer, sums: Integers, *, relu: bool) -> Integers:
+    """Round exact sums, in units of accumulator_exp, to result codes."""
+    unit = accumulator_exp(layer.weights, layer.activations)
+    return layer.result.requantise(sums, unit, relu=relu)
+
+
+def exact_sums(layer: Layer, activations: Integers, weights: Integers, bias_q: Any) -> Integers:
+    """Exact sums [m, n] of activation codes [m, k] with weight codes [k, n], and biases [n]."""
+    # The golden model takes the weights as its left operand.
+    sums = matmul(
+        layer.weights,
+        layer.activations,
+        np.swapaxes(weights, 0, 1),
+        np.swapaxes(activations, 0, 1),
+        np.asarray(bias_q)[..., None],
+    )
+    return np.swapaxes(sums, 0, 1)
+
+
+def products(layer: Layer, activations: Integers, weights: Integers) -> Integers:
+    """Exact products of activation and weight codes, element by element."""
+    return dot(layer.weights, layer.activations, weights[..., None], activations[..., None])
+
+
+def draw_codes(rng: np.random.Generator, bits: int, shape: tuple[int, ...]) -> Integers:
+    """Random codes: one in four is a zero or next to a limit."""
+    half = 1 << bits - 1
+    edges = np.array([0, 0, 1, half - 1, half, half + 1, 2 * half - 1])
+    return np.where(
+        rng.random(shape) < 0.25, rng.choice(edges, shape), rng.integers(0, 2 * half, shape)
+    )
+
+
+def _sum_limit(mac: MacSpec) -> int:
+    return 1 << mac.sum_width - 1
+
+
+def tie_totals(
+    mac: MacSpec, setting: EncoderSetting, count: int, rng: np.random.Generator
+) -> Integers:
+    """Choose sums half-way between two neighbouring results, and the sums next to them.
+
+    At most ``count`` ties, drawn from those that a sum can reach; where half-way lies between two
+    sums, the lower one.
+    """
+    result, limit = setting.result, _sum_limit(mac)
+    values = np.unique(result.operand_table).astype(np.int64)
+    doubled = values[1:] + values[:-1]
+    # Twice the middle, in units of the sums, is doubled * 2**shift.
+    shift = result.operand_exp - setting.exponent - 1
+    reach = limit >> shift if shift > 0 else limit << -shift
+    doubled = doubled[np.abs(doubled) < reach]
+    ties = rng.permutation(doubled)[:count]
+    ties = ties << shift if shift > 0 else ties >> -shift
+    return _within(limit, np.concatenate([ties, ties - 1, ties + 1]))
+
+
+def edge_totals(mac: MacSpec) -> Integers:
+    """Limits of the sums, powers of two, and their neighbours, of both signs."""
+    limit = _sum_limit(mac)
+    powers = np.int64(1) << np.arange(mac.sum_width - 1)
+    magnitudes = np.concatenate([[0], powers - 1, powers, powers + 1])
+    return _within(limit, np.concatenate([magnitudes, -magnitudes, [-limit, limit - 1]]))
+
+
+def wide_totals(mac: MacSpec, count: int, rng: np.random.Generator) -> Integers:
+    """Random sums of all magnitudes."""
+    limit = _sum_limit(mac)
+    return rng.integers(-limit, limit, count) >> rng.integers(0, mac.sum_width, count)
+
+
+def _within(limit: int, totals: Integers) -> Integers:
+    return np.unique(totals[(-limit <= totals) & (totals < limit)])

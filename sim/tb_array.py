@@ -1,0 +1,236 @@
+"""cocotb bench of :class:`hdl.array.SystolicArray`, for any number system."""
+
+import itertools
+
+import cocotb
+import numpy as np
+
+from golden.formats import parse
+from sim.drivers import Device, check
+from sim.parameters import load
+from sim.system import Layer, draw_codes, exact_sums, largest_bias, rounded
+
+PARAMETERS = load()
+SYSTEM = PARAMETERS.system
+MAC = SYSTEM.mac
+ROWS, COLS = PARAMETERS.attributes["rows"], PARAMETERS.attributes["cols"]
+#: Numbers of products, and the cycles that the component states for tiles of them.
+TILES = PARAMETERS.attributes["tiles"]
+
+#: Rows of activations, products in a sum, columns of weights: nothing is a multiple of anything.
+SIZES = [(7, 13, 5), (1, 29, 3), (5, 7, 1), (3, 1, 7), (1, 1, 1)]
+if PARAMETERS.thorough:
+    SIZES += [(13, 5, 11), (11, 61, 2), (2, 37, 17), (1, 3, 13), (17, 2, 1), (1, 101, 1)]
+
+#: Layers of the network, and phases of a tile in which it is reset, if not all of them.
+SOME_LAYERS = 2
+SOME_PHASES = 12
+
+
+async def start(dut):
+    """Device after reset."""
+    device = Device(dut, PARAMETERS)
+    await device.start()
+    return device
+
+
+def padded(rng, codes, shape):
+    """Codes in the corner of a larger array of random codes, whose results nobody looks at."""
+    larger = draw_codes(rng, MAC.bits, shape)
+    larger[tuple(slice(size) for size in codes.shape)] = codes
+    return larger
+
+
+def tile_words(device, activations, weights):
+    """Words of ``i`` for activation codes [rows, k] and weight codes [k, cols]."""
+    last = np.zeros(len(weights), int)
+    last[-1] = 1
+    return device.put_words(activations=activations.T, weights=weights, last=last)
+
+
+def tile_results(device, seen, context):
+    """Codes [rows, cols] that left, after a look at ``last``; the bottom row leaves first."""
+    fields = device.results(seen.results)
+    last = np.arange(ROWS) == ROWS - 1
+    check(last, fields["last"], lambda row: f"last with result {row} of {context}")
+    return fields["codes"][::-1]
+
+
+async def run_tile(device, rng, layer, activations, weights, bias_q, *, relu, gaps=(0.0, 0.0)):
+    """Set everything for a tile and run it; fewer rows or columns than the array has will do."""
+    device.configure(layer, padded(rng, bias_q, (COLS,)), relu=relu)
+    words = tile_words(
+        device,
+        padded(rng, activations, (ROWS, activations.shape[1])),
+        padded(rng, weights, (len(weights), COLS)),
+    )
+    seen = await device.transfer(words, ROWS, gaps=gaps, rng=rng)
+    codes = tile_results(device, seen, layer)
+    return codes[: len(activations), : weights.shape[1]], seen
+
+
+async def compare_product(
+    device, rng, layer, activations, weights, bias_q, *, relu, gaps=(0.0, 0.0), expected=None
+):
+    """Multiply matrices tile by tile and compare with the golden model, or with ``expected``."""
+    if expected is None:
+        sums = exact_sums(layer, activations, weights, bias_q)
+        expected = rounded(layer, sums, relu=relu)
+    got = np.empty(expected.shape, np.int64)
+    for top, left in itertools.product(
+        range(0, len(activations), ROWS), range(0, weights.shape[1], COLS)
+    ):
+        rows, cols = slice(top, top + ROWS), slice(left, left + COLS)
+        got[rows, cols], _ = await run_tile(
+            device,
+            rng,
+            layer,
+            activations[rows],
+            weights[:, cols],
+            bias_q[cols],
+            relu=relu,
+            gaps=gaps,
+        )
+
+    def describe(row, col):
+        return (
+            f"row {row}, column {col} of {len(activations)} x {len(weights)} x {weights.shape[1]}: "
+            f"activations {activations[row].tolist()} times weights {weights[:, col].tolist()} "
+            f"plus {bias_q[col]}, relu={relu}, {layer}"
+        )
+
+    check(expected.astype(np.int64), got, describe)
+
+
+def draw_product(rng, layer: Layer, size):
+    """Random codes and biases of a matrix product."""
+    rows, length, cols = size
+    limit = largest_bias(MAC, layer, length)
+    bias_q = rng.integers(-limit, limit + 1, cols) >> rng.integers(0, limit.bit_length() + 1, cols)
+    activations = draw_codes(rng, MAC.bits, (rows, length))
+    return activations, draw_codes(rng, MAC.bits, (length, cols)), bias_q
+
+
+@cocotb.test()
+@cocotb.parametrize(gaps=[(0.0, 0.0), (0.3, 0.0), (0.0, 0.5), (0.3, 0.5)])
+async def matrix_products(dut, gaps):
+    """Random matrices of awkward sizes, tile by tile, each with settings of its own."""
+    device = await start(dut)
+    rng = PARAMETERS.rng(f"matrix_products {gaps}")
+    for size in SIZES:
+        layer = SYSTEM.random_layer(rng)
+        matrices = draw_product(rng, layer, size)
+        relu = bool(rng.integers(2))
+        await compare_product(device, rng, layer, *matrices, relu=relu, gaps=gaps)
+
+
+@cocotb.test()
+async def tiles_with_other_settings(dut):
+    """Change settings and biases with every tile, in the cycle in which the next one may come."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("tiles_with_other_settings")
+    for _ in range(len(SIZES)):
+        layer = SYSTEM.random_layer(rng)
+        matrices = draw_product(rng, layer, (ROWS, int(rng.integers(1, 6)), COLS))
+        await compare_product(device, rng, layer, *matrices, relu=bool(rng.integers(2)))
+
+
+@cocotb.test(skip=not PARAMETERS.arrays)
+async def network_layers(dut):
+    """Layers of a trained network; the results are the codes that the golden network stores."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("network_layers")
+    arrays = PARAMETERS.arrays
+    layers = sorted({key.split("/")[0] for key in arrays})
+    for name in layers if PARAMETERS.thorough else layers[:SOME_LAYERS]:
+        tensors = {key: arrays[f"{name}/{key}"] for key in ("activations", "weights", "bias_q")}
+        formats = [str(arrays[f"{name}/{key}_format"]) for key in Layer._fields]
+        await compare_product(
+            device,
+            rng,
+            Layer(*(parse(text).spec() for text in formats)),
+            **tensors,
+            relu=bool(arrays[f"{name}/relu"]),
+            gaps=(0.05, 0.2),
+            expected=arrays[f"{name}/results"],
+        )
+
+
+@cocotb.test()
+async def offers_before_ready(dut):
+    """Rows of results are offered and wait unchanged while they are not taken."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("offers_before_ready")
+    layer = SYSTEM.random_layer(rng)
+    activations, weights, bias_q = draw_product(rng, layer, (ROWS, 3, COLS))
+    device.configure(layer, bias_q, relu=False)
+    await device.transfer(tile_words(device, activations, weights), 0)
+    # The first row leaves ``ROWS`` cycles before the next tile may come.
+    wait = dict(TILES)[3] - 3 - ROWS
+    await device.idle(wait)
+    for row in range(ROWS):
+        await device.settled
+        assert dut.o__valid.value == 1, f"row {row} must be offered before it is taken"
+        assert dut.i__ready.value == 0, "no tile may come while results wait"
+        await device.tick(3)
+        seen = await device.transfer([], 1)
+        fields = device.results(seen.results)
+        expected = rounded(layer, exact_sums(layer, activations, weights, bias_q), relu=False)
+        check(
+            expected[ROWS - 1 - row].astype(np.int64),
+            fields["codes"][0],
+            lambda col, row=row: f"column {col} of result {row}, {layer}",
+        )
+
+
+@cocotb.test()
+async def reset_in_the_middle(dut):
+    """Reset in any phase of a tile: everything is cleared, and the next tile is right."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("reset_in_the_middle")
+    length = 3
+    phases = rng.permutation(dict(TILES)[length] + 1)
+    if not PARAMETERS.thorough:
+        phases = phases[:SOME_PHASES]
+    for cycles in phases.tolist():
+        layer = SYSTEM.random_layer(rng)
+        activations, weights, bias_q = draw_product(rng, layer, (ROWS, length, COLS))
+        device.configure(layer, bias_q, relu=False)
+        dut.o__ready.value = int(rng.integers(2))
+        words = tile_words(device, activations, weights)
+        for cycle in range(cycles):
+            dut.i__valid.value = int(cycle < length)
+            dut.i__payload.value = words[min(cycle, length - 1)]
+            await device.tick()
+        await device.reset()
+        matrices = draw_product(rng, layer, (ROWS, length, COLS))
+        try:
+            await compare_product(device, rng, layer, *matrices, relu=False)
+        except AssertionError as error:
+            raise AssertionError(f"after a reset in cycle {cycles}: {error}") from None
+
+
+@cocotb.test()
+async def cycle_count(dut):
+    """Tiles follow each other at the stated rate, and one row of results leaves each cycle."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("cycle_count")
+    layer = SYSTEM.random_layer(rng)
+    starts = []
+    for length, cycles in TILES:
+        activations, weights, bias_q = draw_product(rng, layer, (ROWS, length, COLS))
+        _, seen = await run_tile(device, rng, layer, activations, weights, bias_q, relu=False)
+        begin = seen.accepted[0]
+        starts.append(begin)
+        check(
+            begin + np.arange(length),
+            np.array(seen.accepted),
+            lambda k, length=length: f"cycle of vector {k} of {length}",
+        )
+        check(
+            begin + cycles - ROWS + np.arange(ROWS),
+            np.array(seen.taken),
+            lambda row, length=length: f"cycle of result {row} after {length} products",
+        )
+    expected = np.array([cycles for _, cycles in TILES])[:-1]
+    check(expected, np.diff(starts), lambda index: f"cycles of tile {index}")

@@ -1,0 +1,54 @@
+"""cocotb bench of combinational encoders: one rounding of an exact sum."""
+
+import cocotb
+import numpy as np
+
+from sim.drivers import apply, check
+from sim.layout import pack, unpack
+from sim.parameters import load
+from sim.system import edge_totals, tie_totals, wide_totals
+
+PARAMETERS = load()
+
+#: Sums of each kind under each setting.
+COUNT = 200 if PARAMETERS.thorough else 30
+
+
+async def compare(dut, draw):
+    """Encode the sums that ``draw`` gives for each setting, and compare with the golden model."""
+    ports = PARAMETERS.ports
+    for setting in PARAMETERS.system.encoder_settings():
+        for port, value in setting.ports.items():
+            getattr(dut, port).value = pack(ports[port], [value])[0]
+        totals = draw(setting)
+        expected = setting.result.requantise(totals, setting.exponent)
+        words = await apply(dut.total, pack(ports["total"], totals), dut.code)
+
+        def describe(index, setting=setting, totals=totals):
+            return f"code of sum {totals[index]} with {dict(setting.ports)}"
+
+        code = {**ports["code"], "signed": False}
+        check(expected.astype(np.int64), unpack(code, words), describe)
+
+
+@cocotb.test()
+async def ties(dut):
+    """Encode sums half-way between two results, and their neighbours."""
+    rng = PARAMETERS.rng("ties")
+    mac = PARAMETERS.system.mac
+    await compare(dut, lambda setting: tie_totals(mac, setting, COUNT, rng))
+
+
+@cocotb.test()
+async def limits(dut):
+    """Encode the limits of the sums, and everything next to a power of two."""
+    totals = edge_totals(PARAMETERS.system.mac)
+    await compare(dut, lambda setting: totals)
+
+
+@cocotb.test()
+async def random_sums(dut):
+    """Encode sums of all magnitudes."""
+    rng = PARAMETERS.rng("random_sums")
+    mac = PARAMETERS.system.mac
+    await compare(dut, lambda setting: wide_totals(mac, COUNT, rng))

@@ -1,0 +1,214 @@
+"""cocotb bench of :class:`hdl.mac.Mac`, for any number system."""
+
+import cocotb
+import numpy as np
+
+from golden.dot import accumulator_exp
+from sim.drivers import Device, check
+from sim.parameters import load
+from sim.system import Layer, draw_codes, exact_sums, largest_bias, products, rounded
+
+PARAMETERS = load()
+SYSTEM = PARAMETERS.system
+MAC = SYSTEM.mac
+LATENCY = PARAMETERS.attributes["latency"]
+
+#: Up to this many bits of a code, all pairs are tried; for wider codes, some of them.
+PAIR_BITS = 8
+SOME_PAIRS = 2000
+
+#: Batches of dot products with one setting, and dot products in each.
+BATCHES, BATCH = (16, 8) if PARAMETERS.thorough else (5, 6)
+
+#: Most products in a random dot product.
+LENGTH = min(40, MAC.length)
+
+
+async def start(dut):
+    """Device after reset."""
+    device = Device(dut, PARAMETERS)
+    await device.start()
+    return device
+
+
+def draw_batch(rng, layer: Layer):
+    """Dot products with one bias: pairs of activations and weights, and the bias."""
+    lengths = rng.integers(1, LENGTH + 1, BATCH)
+    lengths[0] = 1
+    pairs = [tuple(draw_codes(rng, MAC.bits, (2, length))) for length in lengths]
+    limit = largest_bias(MAC, layer, int(lengths.max()))
+    # Biases of all magnitudes, and the largest one.
+    bias_q = rng.integers(-limit, limit + 1) >> rng.integers(0, limit.bit_length() + 1)
+    return pairs, int(rng.choice([bias_q, limit, -limit], p=[0.8, 0.1, 0.1]))
+
+
+def batch_words(device, pairs):
+    """Words of ``i`` for dot products one after the other."""
+    activations, weights = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    last = np.zeros(len(weights), int)
+    last[np.cumsum([len(w) for _, w in pairs]) - 1] = 1
+    return device.put_words(activation=activations, weight=weights, last=last)
+
+
+def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
+    """Compare the results of dot products with the golden model."""
+    sums = [exact_sums(layer, a[None], w[:, None], [bias_q])[0, 0] for a, w in pairs]
+
+    def describe(index):
+        a, w = (codes.tolist() for codes in pairs[index])
+        return (
+            f"dot product {index} {context}: activations {a} times weights {w} "
+            f"plus {bias_q}, relu={relu}, {layer}"
+        )
+
+    check(rounded(layer, np.array(sums), relu=relu).astype(np.int64), np.array(results), describe)
+
+
+def draw_pairs(rng):
+    """Columns of activations and weights: all pairs, or some pairs of wide codes."""
+    if MAC.bits > PAIR_BITS:
+        return draw_codes(rng, MAC.bits, (2, SOME_PAIRS))
+    codes = np.arange(1 << MAC.bits)
+    return np.stack(np.meshgrid(codes, codes)).reshape(2, -1)
+
+
+async def run_pairs(device, layer, pairs, sums, middle):
+    """Multiply pairs, each a dot product of its own with the bias ``-middle``."""
+    device.configure(layer, -middle, relu=False)
+    activations, weights = pairs
+    words = device.put_words(activation=activations, weight=weights, last=np.ones_like(weights))
+    got = np.array(await device.flow(words, len(words), LATENCY))
+
+    def describe(index):
+        a, w = pairs[:, index]
+        return f"activation {a:#x} times weight {w:#x} less {middle}, {layer}"
+
+    check(rounded(layer, sums - middle, relu=False).astype(np.int64), got, describe)
+
+
+@cocotb.test()
+async def every_pair(dut):
+    """Multiply each pair of codes in a dot product of its own, at one a cycle.
+
+    A result has fewer bits than a product.  So the pairs are sorted by their product, and a bias
+    brings each stretch of products into the range of the result: every bit of every product shows.
+    """
+    device = await start(dut)
+    rng = PARAMETERS.rng("every_pair")
+    layers = list(SYSTEM.pair_layers().values())
+    for layer in layers if PARAMETERS.thorough else layers[:1]:
+        pairs = draw_pairs(rng)
+        sums = products(layer, *pairs)
+
+        # A result holds 2**bits units.  One at each end stays free, to tell a product that is off
+        # the range from one at its limit.
+        unit = layer.result.operand_exp - accumulator_exp(layer.weights, layer.activations)
+        window = ((1 << MAC.bits) - 2) << unit
+        stretches = sums // window
+        order = np.argsort(stretches, kind="stable")
+        ends = np.flatnonzero(np.diff(stretches[order])) + 1
+        for part in np.split(order, ends):
+            middle = int(stretches[part[0]]) * window + window // 2
+            await run_pairs(device, layer, pairs[:, part], sums[part], middle)
+
+
+@cocotb.test()
+@cocotb.parametrize(gaps=[(0.0, 0.0), (0.4, 0.0), (0.0, 0.6), (0.4, 0.6)])
+async def dot_products(dut, gaps):
+    """Run dot products with random biases, formats and ReLU, under any pauses at both ends."""
+    device = await start(dut)
+    rng = PARAMETERS.rng(f"dot_products {gaps}")
+    for batch in range(BATCHES):
+        layer = SYSTEM.random_layer(rng)
+        pairs, bias_q = draw_batch(rng, layer)
+        relu = bool(rng.integers(2))
+        device.configure(layer, bias_q, relu=relu)
+        seen = await device.transfer(batch_words(device, pairs), len(pairs), gaps=gaps, rng=rng)
+        check_batch(layer, pairs, bias_q, seen.results, f"of batch {batch}", relu=relu)
+        await device.idle(2 * LATENCY)
+
+
+@cocotb.test()
+async def longest_sums(dut):
+    """Sum as many products as the accumulator is made for, all of the largest magnitude.
+
+    A bias brings the sum back into the range of the result, and counts as one of the products.
+    """
+    device = await start(dut)
+    length, most_negative = MAC.length - 1, 1 << MAC.bits - 1
+    if not length:
+        return
+    layer = next(iter(SYSTEM.pair_layers().values()))
+    for weight in (most_negative, most_negative - 1):
+        pairs = [(np.full(length, most_negative), np.full(length, weight))]
+        total = int(exact_sums(layer, pairs[0][0][None], pairs[0][1][:, None], [0])[0, 0])
+        limit = largest_bias(MAC, layer, length)
+        for bias_q in (0, min(max(-total, -limit), limit)):
+            device.configure(layer, bias_q, relu=False)
+            results = await device.flow(batch_words(device, pairs), 1, LATENCY)
+            expected = rounded(layer, np.array([total + bias_q]), relu=False).astype(np.int64)
+            what = f"{length} times {most_negative:#x} * {weight:#x} plus {bias_q}, {layer}"
+            check(expected, np.array(results), lambda _, what=what: what)
+
+
+@cocotb.test()
+async def offers_before_ready(dut):
+    """Take nothing for a while: a result is offered, waits unchanged, and nothing is lost."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("offers_before_ready")
+    layer = SYSTEM.random_layer(rng)
+    device.configure(layer, 0, relu=False)
+    pairs = [tuple(draw_codes(rng, MAC.bits, (2, 1))) for _ in range(LATENCY + 4)]
+    words = batch_words(device, pairs)
+
+    # Without anyone to take results, as many pairs go in as there are stages.
+    accepted = 0
+    dut.i__valid.value = 1
+    for cycle in range(3 * LATENCY):
+        dut.i__payload.value = words[accepted]
+        await device.settled
+        assert dut.o__valid.value == (cycle >= LATENCY), f"offer in cycle {cycle} of {LATENCY}"
+        accepted += int(dut.i__ready.value)
+        await device.tick()
+    assert accepted == LATENCY, f"{accepted} pairs were accepted for {LATENCY} stages"
+
+    seen = await device.transfer(words[accepted:], len(pairs))
+    check_batch(layer, pairs, 0, seen.results, "after a wait")
+
+
+@cocotb.test()
+async def reset_in_the_middle(dut):
+    """Reset at any time: the next result is right, and nothing of an old one comes."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("reset_in_the_middle")
+    for cycles in range(2 * LATENCY + 4):
+        layer = SYSTEM.random_layer(rng)
+        device.configure(layer, 0, relu=False)
+        before, _ = draw_batch(rng, layer)
+        dut.i__valid.value = 1
+        dut.o__ready.value = int(rng.integers(2))
+        for word in batch_words(device, before)[:cycles]:
+            dut.i__payload.value = word
+            await device.tick()
+        await device.reset()
+        await device.idle(2 * LATENCY)
+
+        pairs, _ = draw_batch(rng, layer)
+        seen = await device.transfer(batch_words(device, pairs), len(pairs))
+        check_batch(layer, pairs, 0, seen.results, f"after a reset in cycle {cycles}")
+
+
+@cocotb.test()
+async def latency_and_throughput(dut):
+    """Count cycles: a pair in each, and each result as late as the component states."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("latency_and_throughput")
+    layer = SYSTEM.random_layer(rng)
+    device.configure(layer, 0, relu=False)
+    pairs, _ = draw_batch(rng, layer)
+    words = batch_words(device, pairs)
+    seen = await device.transfer(words, len(pairs))
+    accepted = np.array(seen.accepted)
+    check(accepted[0] + np.arange(len(words)), accepted, lambda pair: f"cycle of pair {pair}")
+    ends = accepted[np.cumsum([len(w) for _, w in pairs]) - 1]
+    check(ends + LATENCY, np.array(seen.offered), lambda index: f"cycle of result {index}")
