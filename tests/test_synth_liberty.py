@@ -129,9 +129,11 @@ class TestFiles:
         with pytest.raises(ValueError, match=r'complete gzip file, not ".*it\'s cut\.lib\.gz"'):
             read_text(path)
 
-    def test_damaged_gzip(self, tmp_path):
-        data = bytearray(gzip.compress(random.Random(1).randbytes(400)))
-        data[40] ^= 0xFF
+    @pytest.mark.parametrize("text", [random.Random(1).randbytes(400), b"library (x) { }" * 100])
+    def test_damaged_gzip(self, tmp_path, text):
+        """Wrong bytes, found by the check sum or as nonsense in the compressed stream."""
+        data = bytearray(gzip.compress(text))
+        data[12] ^= 0xFF
         path = tmp_path / "x.lib.gz"
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"complete gzip file, not '.*', which is cut off or"):
