@@ -116,6 +116,13 @@ SUMS = {
         "a + b - c + d - e + f",
         lambda a, b, c, d, e, f: a + b - c + d - e + f,
     ),
+    "bits plus one below a tall column": (
+        {"a": unsigned(3), "b": unsigned(3), "c": unsigned(3), "d": unsigned(4)},
+        "input [2:0] a, input [2:0] b, input [2:0] c, input [3:0] d",
+        9,
+        "{2'd0, a, 4'd0} + {2'd0, b, 4'd0} + {2'd0, c, 4'd0} + {5'd0, d} + 9'd15",
+        lambda a, b, c, d: 16 * (a + b + c) + d + 15,
+    ),
     "mixed widths": (
         {"a": unsigned(3), "b": unsigned(7), "c": unsigned(5)},
         "input [2:0] a, input [6:0] b, input [4:0] c",
@@ -245,21 +252,25 @@ def test_product_needs_few_full_adders(library, monkeypatch, tmp_path):
     assert 40 <= mapped.cells_by_type["FA_X1"] <= 50
 
 
-def test_sum_in_two_modules_becomes_one(library, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("width", "sum_width", "extended"),
+    [(16, 28, "{{12{p[15]}}, p}"), (16, 16, "p"), (16, 10, "p[9:0]")],
+)
+def test_sum_in_two_modules_becomes_one(width, sum_width, extended, library, monkeypatch, tmp_path):
     """A multiply-accumulate unit of two modules is as small as one in a single expression."""
-    ports = "input signed [7:0] a, input signed [7:0] b, input signed [27:0] c"
+    ports = f"input signed [7:0] a, input signed [7:0] b, input signed [{sum_width - 1}:0] c"
     apart = (
-        f"module t({ports}, output [27:0] y); wire signed [15:0] p; product m(a, b, p);"
-        "assign y = c + {{12{p[15]}}, p}; endmodule\n"
-        "module product(input signed [7:0] a, input signed [7:0] b, output signed [15:0] p);"
+        f"module t({ports}, output [{sum_width - 1}:0] y); wire signed [{width - 1}:0] p;"
+        f"product m(a, b, p); assign y = c + {extended}; endmodule\n"
+        f"module product(input signed [7:0] a, input signed [7:0] b, output [{width - 1}:0] p);"
         "assign p = a * b; endmodule"
     )
-    together = f"module t({ports}, output [27:0] y); assign y = c + a * b; endmodule"
+    together = f"module t({ports}, output [{sum_width - 1}:0] y); assign y = c + a * b; endmodule"
     inputs = {"a": np.array([-128]), "b": np.array([127]), "c": np.array([5])}
     areas = []
     for source in (apart, together):
         mapped, results = run(source, library, CHAIN, monkeypatch, tmp_path, inputs, 1)
-        assert results == [(5 - 128 * 127) % (1 << 28)]
+        assert results == [(5 - 128 * 127) % (1 << sum_width)]
         areas.append(mapped.area_um2)
     assert areas[0] == pytest.approx(areas[1], rel=0.02)
 
@@ -310,3 +321,39 @@ def test_looking_for_sums_changes_nothing():
     before = json.dumps(module)
     assert has_sums(module)
     assert json.dumps(module) == before
+
+
+def adder(uses=(), **connections):
+    """A module with one ``$alu`` whose second operand is extended by its sign."""
+    connections = {
+        "A": [2, 3, 4],
+        "B": [5, 5, 5],
+        "CI": ["0"],
+        "BI": ["0"],
+        "X": [11, 12, 13],
+        "Y": [14, 15, 16],
+        "CO": [17, 18, 19],
+    } | connections
+    cell = {
+        "hide_name": 0,
+        "type": "$alu",
+        "parameters": {"A_SIGNED": "0", "B_SIGNED": "0"},
+        "port_directions": {
+            port: "output" if port in ("X", "Y", "CO") else "input" for port in connections
+        },
+        "connections": connections,
+    }
+    ports = {"y": {"direction": "output", "bits": [14, 15, 16, *uses]}}
+    return {"ports": ports, "cells": {"adder": cell}}
+
+
+def test_adders_that_are_replaced():
+    assert has_sums(adder())
+    assert has_sums(adder(CI=[6]))
+    assert has_sums(adder(BI=["1"], CI=["1"]))
+    assert not has_sums(adder(B=[5, 6, 7]))
+    assert not has_sums(adder(BI=[6]))
+    assert not has_sums(adder(BI=["1"]))
+    assert not has_sums(adder(BI=["1"], CI=[6]))
+    assert not has_sums(adder(uses=[12]))
+    assert not has_sums(adder(uses=[19]))
