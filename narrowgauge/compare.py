@@ -7,10 +7,9 @@ Fair by construction: every row has the same cell library, mapping, clock, array
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from itertools import groupby
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from golden.network import Network
 from narrowgauge.catalogue import SYSTEMS, Options
 from narrowgauge.onnx_reader import Data
 from narrowgauge.tiles import cut_tiles, required_length
+from narrowgauge.workers import worker_pool
 from synth.array import MappedArray
 from synth.cells import CellLibrary
 from synth.energy import unit_energy
@@ -181,17 +181,12 @@ def _in_processes(
 ) -> dict[str, dict[str, Any]]:
     """Rows by format, each made by a process of its own."""
     rows = {}
-    # Forking would copy the threads' locks of NumPy's BLAS; a fresh process is safe.
-    with ProcessPoolExecutor(min(jobs, len(names)), mp_context=get_context("spawn")) as pool:
+    with worker_pool(min(jobs, len(names))) as pool:
         pending = {pool.submit(_row, network, data, name, settings): name for name in names}
-        try:
-            for future in as_completed(pending):
-                rows[pending[future]] = future.result()
-                if progress:
-                    progress(pending[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for future in as_completed(pending):
+            rows[pending[future]] = future.result()
+            if progress:
+                progress(pending[future])
     return rows
 
 

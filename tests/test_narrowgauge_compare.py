@@ -1,0 +1,184 @@
+"""The comparison as a whole, on a small array, and the tiles that it is measured on."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from golden.formats import parse
+from golden.inference import ElementSystem, quantise
+from golden.mac import ArraySpec
+from golden.network import Network
+from golden.tapered_mac import TaperedMacSpec
+from narrowgauge.catalogue import Options
+from narrowgauge.compare import Settings, compare
+from narrowgauge.networks import digits
+from narrowgauge.onnx_reader import Data, read
+from narrowgauge.tiles import cut_tiles, required_length
+
+FORMATS = ("fixed4", "tapered4")
+SETTINGS = Settings(options=Options(rows=4, cols=8, length=300))
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def network(embedded) -> Network:
+    return read(embedded.model_path)
+
+
+@pytest.fixture(scope="module")
+def small(embedded) -> Data:
+    """Some of the images, so that a run is short."""
+    data = embedded.data
+    return Data(images=data.images[::9], labels=data.labels[::9], calibration=data.calibration[:32])
+
+
+@pytest.fixture(scope="module")
+def result(network, small):
+    return compare(network, small, FORMATS, SETTINGS, jobs=1)
+
+
+def test_rows_have_what_the_contract_says(result):
+    needed = [
+        "design",
+        "spec",
+        "weight_bits",
+        "activation_bits",
+        "macs_per_cycle",
+        "area_um2",
+        "cells",
+        "critical_path_ns",
+        "energy_per_mac_pj",
+        "leakage_uw",
+        "storage_bits_per_weight",
+        "sqnr_db",
+        "accuracy",
+        "area_breakdown_um2",
+        "energy_breakdown_pj",
+        "nets_annotated",
+    ]
+    assert json.loads(json.dumps(result)) == result
+    assert [row["spec"] for row in result["rows"]] == list(FORMATS)
+    for row in result["rows"]:
+        assert set(needed) <= set(row)
+        assert row["macs_per_cycle"] == 32
+        assert row["nets_annotated"] == 1.0
+        assert sum(row["area_breakdown_um2"].values()) == pytest.approx(row["area_um2"])
+        assert sum(row["energy_breakdown_pj"].values()) == pytest.approx(row["energy_per_mac_pj"])
+        assert sum(u["count"] * u["area_um2"] for u in row["units"]) == pytest.approx(
+            row["area_um2"]
+        )
+        assert sum(unit["count"] * unit["cells"] for unit in row["units"]) == row["cells"]
+        assert row["slack_ns"] == pytest.approx(2.0 - row["critical_path_ns"])
+        assert 0 < row["utilisation"] < 1
+    assert result["rows"][0]["area_breakdown_um2"].get("decode", 0) == 0
+    assert result["rows"][1]["area_breakdown_um2"]["decode"] > 0
+
+
+def test_energy_is_the_mean_of_the_layers(result, network):
+    macs = network.macs
+    assert result["network"]["macs_per_image"] == sum(macs.values())
+    for row in result["rows"]:
+        assert {layer["name"]: layer["macs"] for layer in row["layers"]} == dict(macs)
+        total = sum(layer["energy_per_mac_pj"] * layer["macs"] for layer in row["layers"])
+        assert total / sum(macs.values()) == pytest.approx(row["energy_per_mac_pj"])
+
+
+def test_accuracy_is_that_of_the_golden_model(result, network, small):
+    system = ElementSystem(format=parse("tapered4"))
+    evaluation = quantise(network, system, small.calibration).evaluate(small.images, small.labels)
+    row = result["rows"][1]
+    assert row["accuracy"] == 100 * evaluation.accuracy
+    assert row["sqnr_db"] == evaluation.sqnr_db
+
+
+def test_processes_change_nothing(result, network, small):
+    seen = []
+    again = compare(network, small, FORMATS, SETTINGS, jobs=2, progress=seen.append)
+    assert again == result
+    assert sorted(seen) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [
+        ((), "formats must name at least one format"),
+        (("fixed4", "fixed4"), "formats must be different, not fixed4 twice"),
+        (("posit8",), "number system must be one of"),
+    ],
+)
+def test_bad_formats(network, small, formats, message):
+    with pytest.raises(ValueError, match=message):
+        compare(network, small, formats, SETTINGS)
+
+
+def test_data_without_labels_or_calibration(network, small):
+    with pytest.raises(ValueError, match=r"data must have labels \(y\)"):
+        compare(network, replace(small, labels=None), FORMATS, SETTINGS)
+    with pytest.raises(ValueError, match=r"data must have calibration images \(calibration\)"):
+        compare(network, replace(small, calibration=None), FORMATS, SETTINGS)
+
+
+def test_library_that_is_not_there(network, small):
+    with pytest.raises(ValueError, match="no such thing"):
+        compare(network, small, FORMATS, replace(SETTINGS, library="no such thing.lib"))
+
+
+def streams_of(network, small, name, layer):
+    quantised = quantise(network, ElementSystem(format=parse(name)), small.calibration)
+    return [s for s in quantised.streams(small.images[:4]) if s.name == layer]
+
+
+def test_tiles_are_cut_from_the_layer(network, small):
+    """Each tile's codes stand in the layer, and its results are the layer's stored codes."""
+    streams = streams_of(network, small, "tapered8:runs=4-7", "conv2")
+    mac = TaperedMacSpec(bits=8, min_run=4, max_run=7, length=300)
+    spec = ArraySpec(mac=mac, rows=5, cols=16)
+    batch = cut_tiles(spec, streams, streams[0].output_codec.spec, seed=3)
+    (stream,) = streams
+    layer = stream.operands
+    rows = {row.tobytes(): index for index, row in enumerate(layer.activation_codes)}
+    for tile in range(64):
+        left = next(
+            left
+            for left in range(0, layer.weight_codes.shape[1], 16)
+            if np.array_equal(batch.weights[tile], layer.weight_codes[:, left : left + 16])
+        )
+        for codes, results in zip(batch.activations[tile], batch.results[tile], strict=True):
+            if codes.any():
+                index = rows[codes.tobytes()]
+                expected = stream.output_codes[index, left : left + 16]
+                np.testing.assert_array_equal(results, expected)
+    assert batch.products <= 64 * 5 * 16 * layer.weight_codes.shape[0]
+
+
+def test_tiles_at_the_end_of_a_layer_are_filled_up(network, small):
+    """Ten outputs on sixteen columns: six columns of zeros, which are not counted as work."""
+    streams = streams_of(network, small, "tapered8:runs=4-7", "classifier")
+    mac = TaperedMacSpec(bits=8, min_run=4, max_run=7, length=300)
+    spec = ArraySpec(mac=mac, rows=3, cols=16)
+    result_spec = parse("tapered8").spec()
+    batch = cut_tiles(spec, streams, result_spec, seed=1)
+    assert not batch.weights[:, :, 10:].any()
+    assert not batch.bias[:, 10:].any()
+    length = batch.activations.shape[2]
+    # Four images on three rows: tiles of three rows and of one, equally often.
+    assert batch.products == 32 * (3 + 1) * 10 * length
+
+
+def test_length_grows_with_a_large_bias(network, small):
+    streams = streams_of(network, small, "tapered8", "conv2")
+    mac = TaperedMacSpec(bits=8, length=1)
+    layer = streams[0].operands
+    plain = required_length(mac, [layer])
+    assert layer.weight_codes.shape[0] <= plain <= layer.weight_codes.shape[0] + 1
+    # A bias of exactly three of the largest products, (8 * 2**6)**2 in units of 2**-12.
+    unit = layer.accumulator_exp - (mac.sum_exp(layer.weight_spec, layer.activation_spec) + 2)
+    bias = np.full_like(layer.bias_q, round(3 * 512**2 / 2.0**unit))
+    grown = required_length(mac, [replace(layer, bias_q=bias)])
+    assert grown == layer.weight_codes.shape[0] + 3
