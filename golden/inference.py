@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from golden.dot import accumulator_exp, quantise_bias
 from golden.element import ElementFormat, ElementSpec, Method
-from golden.network import Float32Arithmetic, Floats, MacNode, Network, execute
+from golden.network import Float32Arithmetic, Floats, MacNode, Network, execute, multiply
 
 __all__ = [
     "ElementCodec",
@@ -244,27 +244,21 @@ class _ExactProduct:
         in_range = unit >= FLOAT32_MIN_EXP and unit + total.bit_length() <= FLOAT32_MAX_EXP
         exact = in_range and all(map(fits, parts))
         dtype: FloatType = np.float32 if exact else np.float64
-        matrices = parts if exact else [weights]
-        self._matrix = np.concatenate(
-            [np.ldexp(part.astype(np.float64), weight_spec.operand_exp) for part in matrices],
-            axis=1,
-        ).astype(dtype)
-        self._outputs = weights.shape[1]
+        self._matrices: list[Floats] = [
+            np.ldexp(part.astype(np.float64), weight_spec.operand_exp).astype(dtype)
+            for part in (parts if exact else [weights])
+        ]
         # Biases are multiples of the unit only, which can be finer than that of the products.
         self._sum_dtype: FloatType = (
-            np.float32 if exact and len(matrices) == 1 and total <= FLOAT32_INTEGERS else np.float64
+            np.float32 if exact and total <= FLOAT32_INTEGERS else np.float64
         )
         self._bias: Floats = np.ldexp(bias_q.astype(np.float64), unit).astype(self._sum_dtype)
 
     def __call__(self, columns: Floats) -> Floats:
-        products = columns.astype(self._matrix.dtype, copy=False) @ self._matrix
-        if self._matrix.shape[1] == self._outputs:
-            total: Floats = products.astype(self._sum_dtype, copy=False)
-            total += self._bias
-            return total
-        total = np.add(
-            products[:, : self._outputs], products[:, self._outputs :], dtype=self._sum_dtype
-        )
+        operands = columns.astype(self._matrices[0].dtype, copy=False)
+        total: Floats = multiply(operands, self._matrices[0]).astype(self._sum_dtype, copy=False)
+        for matrix in self._matrices[1:]:
+            total += multiply(operands, matrix)
         total += self._bias
         return total
 

@@ -307,7 +307,7 @@ def test_tensors_are_let_go():
 # Exact products: each way in which they are computed, at operands that strain it.
 
 LENGTHS = {
-    # Spec of weights, of activations, products, and how: float type, columns per output, sum type.
+    # Spec of weights, of activations, products, and how: float type, parts of weights, sum type.
     "single": (FixedSpec(bits=8), FixedSpec(bits=8), 200, (np.float32, 1, np.float32)),
     "fine bias": (
         TaperedSpec(bits=8, max_run=2),
@@ -353,8 +353,7 @@ def test_products_are_exact(case):
 
     layer = ElementLayer(weight_spec, activation_spec, weights[None], bias[None])
     product = layer._products[0]
-    assert product._matrix.dtype == dtype
-    assert product._matrix.shape == (length, 6 * parts)
+    assert [matrix.dtype for matrix in product._matrices] == [dtype] * parts
     assert product._sum_dtype == sum_dtype
 
     w = weight_spec.operands(weights).astype(object)
@@ -439,6 +438,34 @@ def test_flatten_has_the_order_of_onnx():
     x = np.arange(12).reshape(1, 2, 3, 2)  # row, column, channel
     expected = [[0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]]
     assert Flatten(name="f", inputs=("x",)).apply(x).tolist() == expected
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 100])
+def test_products_are_cut_into_parts(rows, monkeypatch):
+    """Whole parts, a rest, a single part, and parts that are not worth it."""
+    left, right = floats(rows, 5, seed=1), floats(5, 3, seed=2)
+    expected = np.einsum("mk,kn->mn", left.astype(np.float64), right.astype(np.float64))
+    for limit in (1, 8 * 15 + 1, 9 * 15 + 1, 1 << 19):
+        monkeypatch.setattr(network, "THREADED_MACS", limit)
+        result = network.multiply(left, right)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_part_is_large_enough_for_threads(monkeypatch):
+    sizes = []
+    matmul = np.matmul
+
+    def spy(left, right, out):
+        sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1])
+        return matmul(left, right, out=out)
+
+    monkeypatch.setattr(np, "matmul", spy)
+    result = network.multiply(floats(3000, 144), floats(144, 16))
+    assert result.shape == (3000, 16)
+    assert len(sizes) == 2
+    assert max(sizes) < 1 << 19
+    assert max(sizes) > 1 << 18
 
 
 # Structure.
