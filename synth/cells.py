@@ -298,8 +298,7 @@ class Cell:
         arcs = self._energy_arcs.get((pin, related)) or self._energy_arcs.get((pin, None), ())
         if not arcs:
             return 0.0
-        both = (arc.rise.value(slew_ns, load_ff) + arc.fall.value(slew_ns, load_ff) for arc in arcs)
-        return sum(both) / (2 * len(arcs))
+        return sum(arc.mean(slew_ns, load_ff) for arc in arcs) / len(arcs)
 
     def passive_energy(self, pin: str, slew_ns: float) -> float:
         """Energy in pJ of one transition of an input, beyond what output transitions cost."""

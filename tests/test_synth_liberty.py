@@ -64,7 +64,7 @@ def test_missing_lists():
 
 
 def test_line_numbers_are_those_of_the_file():
-    root = parse_liberty('/* 1\n 2 */\nlibrary (x) {\n a : "p\\\n q";\n cell (c) { }\n}')
+    root = parse_liberty('/* 1\n 2\n 3 */\nlibrary (x) {\n a : "p\\\n q";\n cell (c) { }\n}')
     assert (root.line, next(root.all("cell")).line) == (4, 7)
 
 
