@@ -24,6 +24,7 @@ __all__ = [
     "Instance",
     "Netlist",
     "Port",
+    "cell_models",
     "classify",
 ]
 
@@ -365,6 +366,56 @@ def _immediate_pins(instance: Instance) -> tuple[str, ...] | None:
         return tuple(instance.inputs)
     controls = [control for control in (instance.ff.clear, instance.ff.preset) if control]
     return tuple({name for control in controls for name in control.inputs}) or None
+
+
+def cell_models(library: CellLibrary, names: Iterable[str]) -> str:
+    """Write the behaviour of cells as Verilog, for simulation of mapped netlists.
+
+    Cells have no delay, and flip-flops start at 0.
+
+    Parameters
+    ----------
+    library : CellLibrary
+        Where the functions of the cells stand.
+    names : iterable of str
+        Cells to write.
+
+    Returns
+    -------
+    str
+        One Verilog-2005 module per cell.
+
+    Raises
+    ------
+    ValueError
+        If the library has no cell of one of these names.
+    """
+    texts = []
+    for name in names:
+        if name not in library.cells:
+            raise ValueError(f"names must be cells of {library.name}, not {name!r}")
+        cell = library.cells[name]
+        lines = [f"  input {pin};" for pin in cell.inputs]
+        lines += [f"  output {pin};" for pin in cell.outputs]
+        if cell.ff is not None:
+            lines += _flip_flop_model(cell.ff)
+        lines += [f"  assign {pin} = {function};" for pin, function in cell.functions.items()]
+        ports = ", ".join([*cell.inputs, *cell.outputs])
+        texts.append("\n".join([f"module {name}({ports});", *lines, "endmodule\n"]))
+    return "\n".join(texts)
+
+
+def _flip_flop_model(ff: FlipFlop) -> list[str]:
+    events = [f"{'posedge' if ff.clock_edge == 'rising' else 'negedge'} {ff.clock}"]
+    lines = [f"  reg {ff.state} = 0;", f"  wire {ff.inverted_state} = ~{ff.state};"]
+    action = f"{ff.state} <= {ff.next_state};"
+    # The later one is tested first: both at once preset.
+    for name, function, value in (("clear", ff.clear, 0), ("preset", ff.preset, 1)):
+        if function is not None:
+            lines.append(f"  wire {name}_ = {function};")
+            events.append(f"posedge {name}_")
+            action = f"if ({name}_) {ff.state} <= {value}; else {action}"
+    return [*lines, f"  always @({' or '.join(events)}) {action}"]
 
 
 class CellClass(StrEnum):

@@ -10,7 +10,7 @@ import pytest
 from synth.activity import LANES_PER_WORD, Simulator, pack, unpack
 from synth.cache import Cache
 from synth.library import load
-from synth.netlist import CONSTANT_0, CONSTANT_1, Netlist
+from synth.netlist import CONSTANT_0, CONSTANT_1, Netlist, cell_models
 from synth.yosys import map_netlist
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not here")
@@ -144,37 +144,13 @@ def test_unpack_refuses():
 # --- against Icarus ------------------------------------------------------------------------------
 
 
-def verilog_models(library, types):
-    """Behaviour of cells as Verilog, from the functions of the library."""
-    texts = []
-    for name in types:
-        cell = library.cells[name]
-        body = []
-        if cell.ff is not None:
-            ff = cell.ff
-            body = [f"reg {ff.state} = 0; wire {ff.inverted_state} = ~{ff.state};"]
-            events = f"posedge {ff.clock}"
-            action = f"{ff.state} <= {ff.next_state};"
-            for function, value in ((ff.clear, 0), (ff.preset, 1)):
-                if function is not None:
-                    body.append(f"wire force{value} = {function};")
-                    events += f" or posedge force{value}"
-                    action = f"if (force{value}) {ff.state} <= {value}; else {action}"
-            body.append(f"always @({events}) {action}")
-        body += [f"assign {pin} = {function};" for pin, function in cell.functions.items()]
-        ports = [f"input {pin}" for pin in cell.inputs] + [f"output {pin}" for pin in cell.outputs]
-        texts.append(f"module {name}({', '.join(ports)}); {' '.join(body)} endmodule")
-    return "\n".join(texts)
-
-
 def icarus_values(netlist, inputs, tmp_path):
     """Settled value of every net of one lane, cycle by cycle, the reset state first.
 
     The event-driven simulator passes through glitches of zero width, as order would have it; only
     what every net has settled to when the clock is about to rise is printed.
     """
-    library = netlist.library
-    lines = [verilog_models(library, netlist.cells_by_type), "module bench;"]
+    lines = [cell_models(netlist.library, netlist.cells_by_type), "module bench;"]
     for number in range(2, netlist.net_count):
         driven = netlist.drivers[number] is not None
         lines.append(f"{'wire' if driven else 'reg'} n{number}{'' if driven else ' = 0'};")

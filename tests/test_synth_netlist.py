@@ -4,7 +4,7 @@ import pytest
 
 from synth.cells import Cell, CellLibrary, FlipFlop, Pin
 from synth.liberty import Function
-from synth.netlist import CONSTANT_0, CONSTANT_1, CellClass, Netlist, classify
+from synth.netlist import CONSTANT_0, CONSTANT_1, CellClass, Netlist, cell_models, classify
 from synth.yosys import MappedNetlist
 
 
@@ -463,3 +463,38 @@ def test_classes_name_unknown_signals():
 
 def test_names_of_classes():
     assert [str(kind) for kind in CellClass] == ["decode", "multiply", "accumulate", "registers"]
+
+
+def test_models_of_cells():
+    text = cell_models(LIBRARY, ["ADD", "CLEARED"])
+    assert (
+        text
+        == """\
+module ADD(A, B, C, S, K);
+  input A;
+  input B;
+  input C;
+  output S;
+  output K;
+  assign S = A^B^C;
+  assign K = (A&B)|(C&(A|B));
+endmodule
+
+module CLEARED(D, C, R, Q, N);
+  input D;
+  input C;
+  input R;
+  output Q;
+  output N;
+  reg IQ = 0;
+  wire IQN = ~IQ;
+  wire clear_ = R;
+  always @(posedge C or posedge clear_) if (clear_) IQ <= 0; else IQ <= D;
+  assign Q = IQ;
+  assign N = IQN;
+endmodule
+"""
+    )
+    assert "always @(negedge C) IQ <= D;" in cell_models(LIBRARY, ["FALL"])
+    with pytest.raises(ValueError, match="names must be cells of hand, not 'NAND'"):
+        cell_models(LIBRARY, ["INV", "NAND"])
