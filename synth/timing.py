@@ -204,6 +204,7 @@ class _Nets:
         self.loads: dict[int, list[tuple[str, str]]] = {}
         self.inputs: dict[int, str] = {}
         self.outputs: list[tuple[str, int]] = []
+        self.fanout: dict[int, int] = {}
         for name, port in module["ports"].items():
             for index, bit in enumerate(port["bits"]):
                 label = f"{name}[{index}]" if len(port["bits"]) > 1 else name
