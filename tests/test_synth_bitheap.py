@@ -357,3 +357,13 @@ def test_adders_that_are_replaced():
     assert not has_sums(adder(BI=["1"], CI=[6]))
     assert not has_sums(adder(uses=[12]))
     assert not has_sums(adder(uses=[19]))
+
+
+def test_result_of_the_same_width_is_taken_in():
+    module = macc()
+    module["cells"]["adder"] = adder(A=[6, 7], B=[5, 5], Y=[14, 15])["cells"]["adder"]
+    module["ports"]["y"]["bits"] = [14, 15]
+    text = replace_sums(module, None, chain=False, prefix="part_")
+    assert list(module["cells"]) == ["adder"]
+    assert text.count("module part_") == 1
+    assert sorted(module["cells"]["adder"]["connections"]["X"]) == [2, 3, 4, 5]

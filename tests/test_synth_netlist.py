@@ -264,6 +264,22 @@ def test_asynchronous_clear_orders_the_flip_flop():
     assert netlist.registers == [0]
 
 
+def test_flip_flop_waits_for_its_clear_not_for_its_data():
+    source = mapped(
+        {"clk": ("input", [2]), "a": ("input", [3]), "y": ("output", [8])},
+        {
+            "bit": ("CLEARED", {"D": 4, "C": 2, "R": 6, "Q": 7}),
+            "data": ("INV", {"A": 3, "Y": 4}),
+            "clear_1": ("INV", {"A": 3, "Y": 5}),
+            "clear_2": ("INV", {"A": 5, "Y": 6}),
+            "after": ("INV", {"A": 7, "Y": 8}),
+        },
+    )
+    netlist = Netlist(source, LIBRARY)
+    assert netlist.levels.tolist() == [3, 1, 1, 2, 4]
+    assert netlist.order[-2:] == [0, 4]
+
+
 REFUSED = {
     "two drivers": (
         {"a": ("input", [5]), "y": ("output", [6])},
@@ -375,6 +391,7 @@ UNIT_PORTS = {
     "b": ("input", [5]),
     "y": ("output", [20]),
     "parity": ("output", [27]),
+    "tapped": ("output", [28]),
 }
 UNIT_CELLS = {
     # Operands are held at their registers by the enable.
@@ -393,6 +410,13 @@ UNIT_CELLS = {
     "next": ("AND", {"A": 16, "B": 21, "Y": 17}),
     "reg_acc": ("DFF", {"D": 17, "C": 2, "Q": 9}),
     "out": ("INV", {"A": 9, "Y": 20}),
+    # The sum leaves through registers of its own.
+    "reg_d": ("DFF", {"D": 9, "C": 2, "Q": 30}),
+    "shift": ("AND", {"A": 30, "B": 3, "Y": 31}),
+    "reg_e": ("DFF", {"D": 31, "C": 2, "Q": 32}),
+    # Loads a register, but does something else as well.
+    "tap": ("AND", {"A": 5, "B": 3, "Y": 28}),
+    "reg_t": ("DFF", {"D": 28, "C": 2, "Q": 33}),
     # Steers nothing, comes from nothing.
     "parity_1": ("INV", {"A": 3, "Y": 27}),
 }
@@ -415,6 +439,10 @@ COMMON = {
     "reg_w": CellClass.REGISTERS,
     "reg_p": CellClass.REGISTERS,
     "reg_acc": CellClass.REGISTERS,
+    "reg_d": CellClass.REGISTERS,
+    "reg_e": CellClass.REGISTERS,
+    "reg_t": CellClass.REGISTERS,
+    "shift": CellClass.REGISTERS,
     "multiply": CellClass.MULTIPLY,
     "product_2": CellClass.MULTIPLY,
     "enable_1": CellClass.ACCUMULATE,
@@ -430,6 +458,7 @@ def test_classes():
     assert classes(decoders=False) == COMMON | {
         "load_x": CellClass.REGISTERS,
         "decode_x": CellClass.MULTIPLY,
+        "tap": CellClass.MULTIPLY,
     }
 
 
@@ -437,6 +466,7 @@ def test_classes_with_decoders():
     assert classes(decoders=True) == COMMON | {
         "load_x": CellClass.DECODE,
         "decode_x": CellClass.DECODE,
+        "tap": CellClass.DECODE,
     }
 
 
