@@ -400,6 +400,8 @@ class _Parser:
         """Signal at the beginning of ``words``, and the words after it."""
         if not words:
             raise self._refuse("a missing signal")
+        if words[0] == "{}":
+            return (), words[1:]
         if words[0] == "{":
             chunks: SigSpec = ()
             rest = words[1:]

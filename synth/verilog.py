@@ -113,16 +113,19 @@ class _Hierarchy:
         # What is not placed is no unit of its own: it becomes part of the module.
         module = rtlil.flatten(rtlil.parse(text), name)
         wires = SignalDict((signal, "_".join(path[1:])) for signal, path in paths.items())
-        self._extra_ports[name] = [
+        extra = [
             wire.name for wire in module.wires.values() if wire.port and wire.name not in ports
         ]
         written = write_module(
             module,
-            ports=[*sorted(self._extra_ports[name]), *ports],
+            ports=[*sorted(extra), *ports],
+            optional=extra,
             header=[_purpose(component), _generator()],
             states=_states(fragment, wires),
             hidden={wires[signal] for signal in level.ports if signal in wires},
         )
+        # A unit whose registers need no reset has no input for it.
+        self._extra_ports[name] = [port for port in extra if port in written.inputs]
         self.children[name] = level.children
         self.modules[name] = written.text
         self.files |= written.files

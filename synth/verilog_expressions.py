@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "COLUMNS",
     "Node",
     "as_signed",
     "as_unsigned",
     "chain",
     "concat",
     "flat",
+    "group",
     "layout",
     "leaf",
     "number",
@@ -102,6 +104,11 @@ def ternary(condition: Node, if_true: Node, if_false: Node) -> Node:
     return Node("ternary", "?", (condition, if_true, if_false), signed)
 
 
+def group(node: Node) -> Node:
+    """``node`` in parentheses."""
+    return Node("group", "(", (node,), node.signed)
+
+
 def concat(parts: Sequence[Node]) -> Node:
     """Concatenation, most significant part first; repeated parts are written once."""
     groups: list[list[Node]] = []
@@ -136,6 +143,8 @@ def _needs_parentheses(parent: Node, child: Node, position: int) -> bool:
             return position > 0 and child.text.startswith("-") and parent.text in "+-*"
         case "ternary", "chain":
             return position == 0
+        case "ternary", "unary":
+            return position == 0 and child.text not in "~-"
         case "ternary", "ternary":
             return position != 2
     return False
@@ -186,7 +195,7 @@ def layout(prefix: str, node: Node, suffix: str, indent: int) -> list[str]:
             lines = [head]
             while node.kind == "ternary":
                 condition = _operand(node, 0)
-                first = Node("group", "(", (node.operands[1],))
+                first = group(node.operands[1])
                 value = (
                     first if _needs_parentheses(node, node.operands[1], 1) else first.operands[0]
                 )
@@ -204,7 +213,7 @@ def layout(prefix: str, node: Node, suffix: str, indent: int) -> list[str]:
                 before = f"{node.text} " if position else ""
                 after = suffix if position == last else ""
                 if _needs_parentheses(node, operand, position):
-                    operand = Node("group", "(", (operand,))
+                    operand = group(operand)
                 lines += [f"  {line}" for line in layout(before, operand, after, indent + 2)]
             return lines
         case "group":

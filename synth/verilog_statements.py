@@ -12,15 +12,16 @@ from synth.verilog_logic import (
     Select,
     Statement,
     Value,
-    simplify,
     slice_of,
     width_of,
 )
+from synth.verilog_simplify import fold_operator
 
 __all__ = [
     "Case",
     "If",
     "Line",
+    "alike",
     "as_expression",
     "as_lines",
     "conditional",
@@ -70,7 +71,7 @@ def merge(first: list[Statement], second: Sequence[Statement]) -> list[Statement
             continue
         for index in range(position, len(result)):
             other = result[index]
-            if _alike(other, statement):
+            if alike(other, statement):
                 assert isinstance(other, Select)
                 assert isinstance(statement, Select)
                 branches = [
@@ -86,7 +87,7 @@ def merge(first: list[Statement], second: Sequence[Statement]) -> list[Statement
     return result + waiting
 
 
-def _alike(first: Statement, second: Statement) -> bool:
+def alike(first: Statement, second: Statement) -> bool:
     """Whether both are switches with the same selector and patterns."""
     if isinstance(first, Assign) or isinstance(second, Assign):
         return False
@@ -245,7 +246,7 @@ def conditional(condition: Value, if_true: Value, if_false: Value) -> Value:
     """``condition ? if_true : if_false``."""
     operator = Operator("mux", [condition, if_true, if_false])
     width = width_of(if_true)
-    value = simplify(operator, width)
+    value = fold_operator(operator, width)
     return Net(None, width, operator).value if value is None else value
 
 
