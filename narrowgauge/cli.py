@@ -23,7 +23,7 @@ __all__ = ["main", "split_formats"]
 
 
 COUNT = click.IntRange(min=1)
-FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,9 +210,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 )
 @click.argument("design")
 @click.argument("spec", required=False)
-@click.option(
-    "-o", "--output", type=FOLDER, required=True, help="Folder for the files; see compare."
-)
+@click.option("-o", "--output", required=True, help="Folder for the files; see compare.")
 @click.option("--rows", type=int, help="Rows of an array (16).")
 @click.option("--cols", type=int, help="Columns of an array (16).")
 @click.option("--length", type=int, help="Longest dot product, held exactly (4096).")
@@ -231,7 +229,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
     help="Clock period of the constraints.",
 )
 def generate(
-    design: str, spec: str | None, output: Path, zero_gating: bool, clock_ns: float, **sizes: Any
+    design: str, spec: str | None, output: str, zero_gating: bool, clock_ns: float, **sizes: Any
 ) -> None:
     """Write Verilog and what a flow needs beside it.
 
@@ -331,15 +329,14 @@ def test(
 @click.option(
     "-o",
     "--output",
-    type=FOLDER,
     required=True,
     help="Folder for the results: a new or empty one, or that of an earlier comparison, which is "
     "replaced unless its files were changed.",
 )
-@click.option("--model", type=FOLDER, help="Network as an ONNX file; the embedded one if left out.")
+@click.option("--model", type=FILE, help="Network as an ONNX file; the embedded one if left out.")
 @click.option(
     "--data",
-    type=FOLDER,
+    type=FILE,
     help="Its images: an .npz file with x, their classes y, and calibration (other images).",
 )
 @click.option(
@@ -379,7 +376,7 @@ def test(
 @click.pass_context
 def compare(
     context: click.Context,
-    output: Path,
+    output: str,
     model: Path | None,
     data: Path | None,
     texts: str | None,
@@ -427,7 +424,7 @@ def compare(
     from narrowgauge.table import print_comparison, terminal
 
     print_comparison(terminal(), result)
-    click.echo(f"\nReport: {output / 'report.html'}")
+    click.echo(f"\nReport: {Path(output, 'report.html')}")
 
 
 def _network(model: Path | None, data: Path | None) -> tuple[str, str, Any, Any]:

@@ -8,8 +8,10 @@ whose message says ``FIELD must be RULE, not VALUE``, or with an error class of 
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -34,7 +36,11 @@ PACKAGES = ("golden", "hdl", "narrowgauge", "sim", "synth")
 
 
 class Terminated(KeyboardInterrupt):
-    """The program was asked to end by SIGTERM; everything is tidied up as after Ctrl-C."""
+    """The program was asked to end, or its terminal is gone; it tidies up as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def run(work: Callable[[], int]) -> int:
@@ -66,12 +72,13 @@ def run(work: Callable[[], int]) -> int:
             return status
     except KeyboardInterrupt as error:
         end_workers()
-        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
         _complain("interrupted")
         return ENDED_BY_SIGNAL + number
     except Exception as error:
-        readable = _flushed(sys.stdout)
-        if isinstance(error, BrokenPipeError) and not readable:
+        is_read = _is_read(sys.stdout)
+        _drop_unwritable(sys.stdout)
+        if isinstance(error, BrokenPipeError) and not is_read:
             return ENDED_BY_SIGNAL + signal.SIGPIPE
         line = explain(error)
         if line is None:
@@ -151,31 +158,42 @@ def _complain(text: str) -> None:
         print(f"narrowgauge: {text}", file=sys.stderr, flush=True)
 
 
-def _flushed(stream: TextIO) -> bool:
-    """Whether ``stream`` takes output; if not, drop it, or Python complains again at its exit."""
+def _is_read(stream: TextIO) -> bool:
+    """Whether ``stream`` is anything but a pipe whose other end is closed."""
+    try:
+        number = stream.fileno()
+    except OSError:  # in memory
+        return True
+    poll = select.poll()
+    poll.register(number, 0)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_unwritable(stream: TextIO) -> None:
+    """Forget what ``stream`` does not take, or Python complains once more at its exit."""
     try:
         stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        return False
-    return True
 
 
 @contextlib.contextmanager
 def _raised_on_termination() -> Iterator[None]:
-    """Make SIGTERM an exception, so that blocks that tidy up are not skipped."""
+    """Make SIGTERM and SIGHUP exceptions, so that blocks that tidy up are not skipped."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # only the main thread may
-        yield
-        return
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # What is ignored stays so, as under nohup.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,9 +1,10 @@
-"""Worker processes that end with the program, whatever ends it."""
+"""Worker processes that end with the program, whatever ends it, and leave nothing behind."""
 
 import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from types import FrameType
@@ -15,7 +16,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How long a worker may take to end itself, in seconds.
-PATIENCE_S = 5.0
+PATIENCE_S = 2.0
+
+#: Signals that end a program.
+ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 #: Exit code of a worker that was told to end, as shells count.
 ENDED = 128 + signal.SIGTERM
@@ -24,6 +28,8 @@ ENDED = 128 + signal.SIGTERM
 @contextlib.contextmanager
 def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Pool of fresh processes; an error or an interruption ends them, and what they had started.
+
+    Temporary files of the workers are in a folder that is removed with the pool.
 
     Parameters
     ----------
@@ -36,7 +42,10 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """
     # Forking would copy the locks of threads, such as those of NumPy's BLAS, as they are.
     context = multiprocessing.get_context("spawn")
-    with _Pool(jobs, mp_context=context, initializer=_obey_parent) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="narrowgauge-", ignore_cleanup_errors=True) as scratch,
+        _Pool(jobs, mp_context=context, initializer=_prepare, initargs=(scratch,)) as pool,
+    ):
         try:
             yield pool
         except BaseException:
@@ -54,27 +63,45 @@ def end_workers() -> None:
         worker.join(PATIENCE_S)
         if worker.is_alive():
             worker.kill()
+        # An exception between the start of a child process and its entry in the books of Python
+        # leaves the child alone; it is still in the group of the worker.
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
 
 
 class _Pool(ProcessPoolExecutor):
     """Pool whose workers end when they are told to in the middle of a job."""
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return super().submit(_work, function, *args, **kwargs)
+        # Workers are started here, and must not be cut off from their parent, or be reached by
+        # Ctrl-C, before they are prepared.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            return super().submit(_work, function, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Do one job; SIGTERM is an exception meanwhile, so that blocks tidy up."""
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         return function(*args, **kwargs)
     except SystemExit:
-        # The job has tidied up.  The pool would take this for a result and go on with the next job.
+        # The pool would take this for a result and go on with the next job.
         os._exit(ENDED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _obey_parent() -> None:
-    """Leave Ctrl-C to the parent, and make its SIGTERM an exception, so that blocks tidy up."""
+def _prepare(scratch: str) -> None:
+    """Leave Ctrl-C to the parent, and temporary files in its folder."""
+    # A terminal sends Ctrl-C to the group of the parent alone.
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    tempfile.tempdir = scratch
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
