@@ -8,7 +8,7 @@ Rows and arrays are wiring only, so that the cost of an array is that of its uni
 
 from typing import Any
 
-from amaranth.hdl import Const, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, ResetSignal, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -111,7 +111,6 @@ class ProcessingElement(wiring.Component):
             self.weight_out.eq(self.weight),
         ]
 
-        accumulate: Value = Const(1)
         factors = {"activation": self.activation_out, "weight": self.weight_out}
         if self.spec.zero_gating:
             # The multiplier has operand registers of its own, which keep the old operands.
@@ -136,12 +135,25 @@ class ProcessingElement(wiring.Component):
             m.d.comb += getattr(product, role).eq(factor)
 
         # Wide enough for the longest dot product, see MacSpec.
+        accumulator = Signal(
+            signed(self.spec.mac.accumulator_width), name="accumulator_register", reset_less=True
+        )
         total = Signal.like(self.accumulator)
-        m.d.comb += total.eq(self.accumulator + product.term + getattr(product, "carry", 0))
-        with m.If(self.drain):
-            m.d.sync += self.accumulator.eq(self.accumulator_in)
-        with m.Elif(accumulate):
-            m.d.sync += self.accumulator.eq(total)
+        m.d.comb += total.eq(accumulator + product.term + getattr(product, "carry", 0))
+        # The longest path ends here.  Reset takes the way of the drain, so that it adds no gate to
+        # that path, as a reset of the register itself would.
+        load = Signal()
+        loaded = Signal.like(self.accumulator)
+        m.d.comb += [
+            load.eq(self.drain | ResetSignal()),
+            loaded.eq(Mux(ResetSignal(), 0, self.accumulator_in)),
+        ]
+        if self.spec.zero_gating:
+            with m.If(load | accumulate):
+                m.d.sync += accumulator.eq(Mux(load, loaded, total))
+        else:
+            m.d.sync += accumulator.eq(Mux(load, loaded, total))
+        m.d.comb += self.accumulator.eq(accumulator)
         return m
 
 

@@ -358,7 +358,7 @@ class _Writer:
         event = f"always @({' or '.join(events)}) begin"
         if not block.reset:
             lines = _aligned(self._statements(block.lines, "<=", 4))
-            return ["// Not reset.", event, *_indented(lines), "end"]
+            return ["// Without a reset of its own.", event, *_indented(lines), "end"]
         resets: list[Line] = []
         for net in block.nets:
             assert isinstance(net.source, Register)
