@@ -35,7 +35,7 @@ def parse(text: str) -> Format:
     """
     if not isinstance(text, str):
         raise TypeError(f"format must be a string, not {text!r}")
-    match = re.fullmatch(r"([a-z][a-z_]*)([1-9][0-9]*)(?::(.+))?", text, re.ASCII)
+    match = re.fullmatch(r"([a-z][a-z_]*)([1-9][0-9]*)(?::(.+))?", text)
     if match is None:
         raise ValueError(f"format must be like tapered8 or tapered8:max_run=4, not {text!r}")
     stem, bits, rest = match.groups()

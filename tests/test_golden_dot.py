@@ -63,30 +63,25 @@ def test_matmul(w_spec, a_spec, data):
 
 
 @pytest.mark.parametrize(
-    ("w_spec", "a_spec", "length"),
+    ("spec", "length"),
     [
-        # Largest sums by type: each pair lies just at and just above what the type holds exactly.
-        (FIXED, FIXED, 1024),  # 2**24 in binary32
-        (FIXED, FIXED, 1025),
-        (TAPERED, TAPERED, 64),
-        (TAPERED, TAPERED, 65),
-        (WIDE, WIDE, 1 << 17),  # 2**53 in binary64, two bits of each product being zero
-        (WIDE, WIDE, (1 << 17) + 1),
+        # As many squares of the most negative operand as make 2**24 without the low zero bits that
+        # all operands share: with one more product, binary32 does not hold the sum.
+        (FIXED, 1024),
+        (TAPERED, 64),
+        # The same for 2**53 and binary64.
+        (WIDE, 1 << 17),
     ],
 )
-def test_largest_sums(w_spec, a_spec, length):
-    """Sums of equal products and one small odd one, which a type that is too narrow would lose."""
-    most_negative = 1 << w_spec.bits - 1
-    step = 1  # the smallest positive code
-    w_codes = np.full(length, most_negative)
-    a_codes = np.full(length, most_negative)
-    operand = int(w_spec.operands(most_negative))
-    assert dot(w_spec, a_spec, w_codes, a_codes) == length * operand * operand
-    w_codes[0] = a_codes[-1] = step
-    small = int(w_spec.operands(step))
-    expected = (length - 2) * operand * operand + 2 * small * operand
-    assert dot(w_spec, a_spec, w_codes, a_codes) == expected
-    assert matmul(w_spec, a_spec, w_codes[np.newaxis], a_codes[:, np.newaxis]) == expected
+def test_largest_sums(spec, length):
+    """A small odd product beside the largest ones would get lost in a type that is too narrow."""
+    codes = np.full(length, 1 << spec.bits - 1)
+    operand = int(spec.operands(codes[0]))
+    assert dot(spec, spec, codes, codes) == length * operand * operand
+    codes = np.append(codes, 1)
+    expected = length * operand * operand + int(spec.operands(1)) ** 2
+    assert dot(spec, spec, codes, codes) == expected
+    assert matmul(spec, spec, codes[np.newaxis], codes[:, np.newaxis]) == expected
 
 
 def test_odd_sums_above_binary32():
