@@ -75,6 +75,7 @@ module ripple_carry(P, G, CI, CO);
   endgenerate
 endmodule
 """
+SUMS = ("chain", "rows", "yosys", "booth")
 CARRIES = {
     "ripple": "techmap -map +/techmap.v -map carry.v",
     "brent-kung": "techmap",
@@ -115,11 +116,25 @@ class Attempt:
         Carry of the adders of two operands, key of `CARRIES`.
     mapper : str
         Key of `MAPPERS`.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown.
     """
 
     sums: str
     carry: str
     mapper: str
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("sums", self.sums, SUMS),
+            ("carry", self.carry, CARRIES),
+            ("mapper", self.mapper, MAPPERS),
+        ):
+            if value not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +195,7 @@ class MappedNetlist:
     cells_by_type : dict of str to int
         Instances of each cell and black box.
     recipe : str
-        Name of the recipe.
+        Name or description of the recipe.
     clock_ns : float or None
         Delay target, in nanoseconds.
     tool : str
@@ -213,7 +228,7 @@ def map_netlist(
     library: CellLibrary,
     *,
     clock_ns: float | None = None,
-    recipe: str = "default",
+    recipe: str | Recipe = "default",
     blackboxes: Mapping[str, str] | None = None,
     wire_cap_ff: float = 0.0,
     timeout_s: float = 300.0,
@@ -231,8 +246,8 @@ def map_netlist(
         Cells to map to.
     clock_ns : float, optional
         Clock period that mapping aims at, in nanoseconds; without it, for area alone.
-    recipe : str
-        Key of `RECIPES`.
+    recipe : str or Recipe
+        Key of `RECIPES`, or a recipe.
     blackboxes : mapping of str to str, optional
         Verilog stub of each module whose instances are kept as they are, by module name.  Paths
         are not timed then, so the first attempt of the recipe is taken.
@@ -261,8 +276,9 @@ def map_netlist(
     for field, name in [("top", top), *(("blackboxes", name) for name in stubs)]:
         if not IDENTIFIER.fullmatch(name):
             raise ValueError(f"{field} must be a plain Verilog identifier, not {name!r}")
-    if recipe not in RECIPES:
+    if isinstance(recipe, str) and recipe not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, not {recipe!r}")
+    steps = RECIPES[recipe] if isinstance(recipe, str) else recipe
     if clock_ns is not None and not clock_ns > 0:
         raise ValueError(f"clock_ns must be positive, not {clock_ns}")
     if not wire_cap_ff >= 0:
@@ -276,7 +292,7 @@ def map_netlist(
         library.digest,
         top,
         clock_ns,
-        recipe,
+        repr(steps),
         wire_cap_ff,
         len(stubs),
         *stubs.values(),
@@ -286,13 +302,19 @@ def map_netlist(
     def run() -> bytes:
         with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
             flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s)
-            result = flow.run(RECIPES[recipe], clock_ns, wire_cap_ff)
+            result = flow.run(steps, clock_ns, wire_cap_ff)
         # Netlists shrink to a tenth, and most of the time of a warm run is reading them.
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)
 
     cache = Cache() if cache is None else cache
     result = json.loads(zlib.decompress(cache.compute(key, run)))
-    return MappedNetlist(top=top, recipe=recipe, clock_ns=clock_ns, tool=yosys_version(), **result)
+    return MappedNetlist(
+        top=top,
+        recipe=recipe if isinstance(recipe, str) else recipe.description,
+        clock_ns=clock_ns,
+        tool=yosys_version(),
+        **result,
+    )
 
 
 @functools.cache

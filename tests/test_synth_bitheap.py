@@ -11,7 +11,7 @@ from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache
 from synth.library import load
 from synth.netlist import Netlist
-from synth.yosys import RECIPES, Attempt, Recipe, map_netlist
+from synth.yosys import Attempt, Recipe, map_netlist
 
 CHAIN, ROWS = (
     Recipe(description="", attempts=(Attempt(sums=sums, carry="ripple", mapper="area"),))
@@ -24,10 +24,9 @@ def library():
     return load("nangate45")
 
 
-def run(module, library, recipe, monkeypatch, tmp_path, inputs, lanes):
+def run(module, library, recipe, tmp_path, inputs, lanes):
     """Map a module with a recipe; simulate it on integers by port."""
-    monkeypatch.setitem(RECIPES, "test", recipe)
-    mapped = map_netlist(module, "t", library, clock_ns=9.0, recipe="test", cache=Cache(tmp_path))
+    mapped = map_netlist(module, "t", library, clock_ns=9.0, recipe=recipe, cache=Cache(tmp_path))
     netlist = Netlist(mapped, library)
     simulator = Simulator(netlist, lanes)
     simulator.step(
@@ -192,7 +191,7 @@ SUMS = {
 
 @pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
 @pytest.mark.parametrize("name", SUMS)
-def test_sum(name, recipe, library, monkeypatch, tmp_path):
+def test_sum(name, recipe, library, tmp_path):
     """All corners of the operands' ranges, and random values between."""
     ranges, ports, width, expression, function = SUMS[name]
     products = {
@@ -214,20 +213,18 @@ def test_sum(name, recipe, library, monkeypatch, tmp_path):
         axis=1,
     )
     inputs = dict(zip(ranges, values, strict=True))
-    _, results = run(
-        source + " endmodule", library, recipe, monkeypatch, tmp_path, inputs, values.shape[1]
-    )
+    _, results = run(source + " endmodule", library, recipe, tmp_path, inputs, values.shape[1])
     np.testing.assert_array_equal(results, function(*values) % (1 << width))
 
 
 @pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
-def test_library_without_full_adder(recipe, library, monkeypatch, tmp_path):
+def test_library_without_full_adder(recipe, library, tmp_path):
     plain = library.select(name for name in library.cells if not name.startswith(("FA", "HA")))
     assert find_full_adder(plain) is None
     values = np.arange(1 << 12)
     inputs = {"a": values & 63, "b": values >> 6}
     source = "module t(input [5:0] a, input [5:0] b, output [11:0] y); assign y = a * b; endmodule"
-    mapped, results = run(source, plain, recipe, monkeypatch, tmp_path, inputs, 1 << 12)
+    mapped, results = run(source, plain, recipe, tmp_path, inputs, 1 << 12)
     np.testing.assert_array_equal(results, inputs["a"] * inputs["b"])
     assert "FA_X1" not in mapped.cells_by_type
 
@@ -240,14 +237,14 @@ def test_full_adder_found_by_function(library):
     assert 0 < adder.sum_delay <= 1
 
 
-def test_product_needs_few_full_adders(library, monkeypatch, tmp_path):
+def test_product_needs_few_full_adders(library, tmp_path):
     """An 8 x 8 product has 64 bits, 2 constants and 16 results: 64 + 2 - 16 = 50 at most."""
     source = (
         "module t(input signed [7:0] a, input signed [7:0] b, output signed [15:0] y);"
         "assign y = a * b; endmodule"
     )
     inputs = {"a": np.array([-128]), "b": np.array([-128])}
-    mapped, results = run(source, library, CHAIN, monkeypatch, tmp_path, inputs, 1)
+    mapped, results = run(source, library, CHAIN, tmp_path, inputs, 1)
     assert results == [1 << 14]
     assert 40 <= mapped.cells_by_type["FA_X1"] <= 50
 
@@ -256,7 +253,7 @@ def test_product_needs_few_full_adders(library, monkeypatch, tmp_path):
     ("width", "sum_width", "extended"),
     [(16, 28, "{{12{p[15]}}, p}"), (16, 16, "p"), (16, 10, "p[9:0]")],
 )
-def test_sum_in_two_modules_becomes_one(width, sum_width, extended, library, monkeypatch, tmp_path):
+def test_sum_in_two_modules_becomes_one(width, sum_width, extended, library, tmp_path):
     """A multiply-accumulate unit of two modules is as small as one in a single expression."""
     ports = f"input signed [7:0] a, input signed [7:0] b, input signed [{sum_width - 1}:0] c"
     apart = (
@@ -269,7 +266,7 @@ def test_sum_in_two_modules_becomes_one(width, sum_width, extended, library, mon
     inputs = {"a": np.array([-128]), "b": np.array([127]), "c": np.array([5])}
     areas = []
     for source in (apart, together):
-        mapped, results = run(source, library, CHAIN, monkeypatch, tmp_path, inputs, 1)
+        mapped, results = run(source, library, CHAIN, tmp_path, inputs, 1)
         assert results == [(5 - 128 * 127) % (1 << sum_width)]
         areas.append(mapped.area_um2)
     assert areas[0] == pytest.approx(areas[1], rel=0.02)

@@ -19,7 +19,7 @@ from synth.cache import FOLDER_VARIABLE, Cache
 from synth.library import load
 from synth.netlist import Netlist
 from synth.timing import analyse
-from synth.yosys import RECIPES, YosysError, map_netlist, yosys_version
+from synth.yosys import RECIPES, Attempt, Recipe, YosysError, map_netlist, yosys_version
 
 COUNTER = """\
 module counter(input clk, input rst, input [3:0] step, output reg [3:0] count, output one);
@@ -127,6 +127,29 @@ def test_recipes_compute_the_same(recipe, library, cache):
         simulator.step({"a": pack(x, 8), "b": pack(y, 8)})
     sums = unpack(simulator.state("acc"), 64, signed=True)
     np.testing.assert_array_equal(sums, (a[:-1] * b[:-1]).sum(axis=0))
+
+
+def test_recipe_of_ones_own(library, cache):
+    recipe = Recipe(
+        description="one attempt",
+        attempts=(Attempt(sums="chain", carry="kogge-stone", mapper="delay"),),
+    )
+    mapped = map_netlist(MAC, "mac", library, clock_ns=2.0, recipe=recipe, cache=cache)
+    assert mapped.recipe == "one attempt"
+    assert mapped.cells_by_type["FA_X1"] > 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sums": "tree"}, "sums must be one of chain, rows, yosys, booth, not 'tree'"),
+        ({"carry": "skip"}, "carry must be one of ripple, brent-kung, kogge-stone, not 'skip'"),
+        ({"mapper": ""}, "mapper must be one of area, delay, not ''"),
+    ],
+)
+def test_bad_attempt(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Attempt(**({"sums": "rows", "carry": "ripple", "mapper": "area"} | changes))
 
 
 def test_default_recipe_is_smaller_and_meets_the_clock(library, cache):
