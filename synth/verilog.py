@@ -1,10 +1,15 @@
 """Hierarchical Verilog of a component: one module per distinct unit, the same text at every run."""
 
+import contextlib
 import importlib.metadata
+import math
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from amaranth.back import rtlil as amaranth_rtlil  # type: ignore[attr-defined]
@@ -17,9 +22,16 @@ from amaranth.hdl._ir import PortDirection
 from amaranth.lib.wiring import In, Out
 
 from synth import rtlil
+from synth.verilog_files import constraints, core_file, description, ports_of
 from synth.verilog_writer import write_module
 
-__all__ = ["VerilogDesign", "to_verilog"]
+__all__ = ["VerilogDesign", "to_verilog", "write"]
+
+#: Waivers of ``verilator --lint-only -Wall``, each with its reason; they go with every design.
+WAIVERS = Path(__file__).with_name("lint.vlt")
+
+#: Part of the clock period that the constraints leave to what is outside, on either side.
+OUTSIDE_SHARE = 0.2
 
 
 _DIRECTIONS = {In: PortDirection.Input, Out: PortDirection.Output}
@@ -39,12 +51,19 @@ class VerilogDesign:
         Number of direct instances by module name, for each module.
     files : dict of str to str
         Text of each memory image that the modules load, by file name.
+    clocks, resets : tuple of str
+        Inputs of the top module that are in no signature; resets are synchronous, active high.
+    purpose : str
+        What the design is for, in a sentence.
     """
 
     top: str
     modules: dict[str, str]
     children: dict[str, Counter[str]]
     files: dict[str, str] = field(default_factory=dict)
+    clocks: tuple[str, ...] = ()
+    resets: tuple[str, ...] = ()
+    purpose: str = ""
 
     @cached_property
     def text(self) -> str:
@@ -80,7 +99,145 @@ def to_verilog(component: Any, name: str | None = None) -> VerilogDesign:
     """
     hierarchy = _Hierarchy()
     top = hierarchy.convert(component, name or str(component.module_name))
-    return VerilogDesign(top, hierarchy.modules, hierarchy.children, hierarchy.files)
+    extra = hierarchy.extra_ports[top]
+    return VerilogDesign(
+        top,
+        hierarchy.modules,
+        hierarchy.children,
+        hierarchy.files,
+        clocks=tuple(port for port in extra if port.endswith("clk")),
+        resets=tuple(port for port in extra if port.endswith("rst")),
+        purpose=_purpose(component),
+    )
+
+
+def write(
+    component: Any,
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    spec: str = "",
+    clock_ns: float = 2.0,
+    input_delay_ns: float | None = None,
+    output_delay_ns: float | None = None,
+    latency: int | None = None,
+    throughput: str | None = None,
+) -> VerilogDesign:
+    """Write the Verilog of ``component``, and beside it what a flow needs.
+
+    The files are ``<top>.v``, ``<top>.json`` (ports, parameters, versions), ``<top>.sdc``
+    (constraints), ``<top>.core`` (FuseSoC), ``<top>.vlt`` (waivers for Verilator) and a ``.hex``
+    file for each memory.  They appear all or not at all.
+
+    Parameters
+    ----------
+    component : Component
+        Top of the design.
+    folder : str or Path
+        Where to write; it and those above it are made.  Files of these names are replaced.
+    name : str, optional
+        Name of the top module; its ``module_name`` by default.
+    spec : str
+        Number format, for the description.
+    clock_ns : float
+        Clock period of the constraints, in nanoseconds.
+    input_delay_ns, output_delay_ns : float, optional
+        Part of the period that is needed outside; a fifth of it by default, each.
+    latency : int, optional
+        Cycles from input to output; the component's own ``latency`` by default, and 0 without
+        a clock.
+    throughput : str, optional
+        Results or inputs per cycle, in words; the component's own ``throughput`` by default.
+
+    Returns
+    -------
+    VerilogDesign
+
+    Raises
+    ------
+    ValueError
+        If a time is out of range, or ``folder`` is no folder or cannot be written.
+    """
+    if not 0 < clock_ns < math.inf:
+        raise ValueError(f"clock_ns must be a positive number, not {clock_ns}")
+    outside = {}
+    for field_name, delay in (
+        ("input_delay_ns", input_delay_ns),
+        ("output_delay_ns", output_delay_ns),
+    ):
+        outside[field_name] = OUTSIDE_SHARE * clock_ns if delay is None else delay
+        if not 0 <= outside[field_name] < clock_ns:
+            raise ValueError(f"{field_name} must be between 0 and the clock period, not {delay}")
+    design = to_verilog(component, name)
+    top = design.top
+    ports = ports_of(component)
+    named = {
+        direction: [port for port, form in ports.items() if form["direction"] == direction]
+        for direction in ("input", "output")
+    }
+    if latency is None:
+        latency = getattr(component, "latency", None if design.clocks else 0)
+    texts = {
+        f"{top}.v": design.text,
+        **design.files,
+        f"{top}.sdc": constraints(
+            top,
+            clocks=design.clocks,
+            inputs=[*design.resets, *named["input"]],
+            outputs=named["output"],
+            clock_ns=clock_ns,
+            **outside,
+        ),
+        f"{top}.vlt": WAIVERS.read_text(encoding="utf-8"),
+        f"{top}.core": core_file(
+            top,
+            purpose=design.purpose,
+            version=_version("narrowgauge") or "0",
+            images=list(design.files),
+        ),
+    }
+    texts[f"{top}.json"] = description(
+        component,
+        name=top,
+        purpose=design.purpose,
+        spec=spec,
+        clocks=design.clocks,
+        resets=design.resets,
+        instances=design.counts(),
+        files=[*texts, f"{top}.json"],
+        clock_ns=clock_ns,
+        latency=latency,
+        throughput=throughput or getattr(component, "throughput", None),
+        tools={tool: _version(tool) or "unknown" for tool in ("narrowgauge", "amaranth")},
+    )
+    _write_together(Path(folder), texts)
+    return design
+
+
+def _write_together(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files into ``folder``: all of them, or none."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder must be a folder, not the file {str(folder)!r}")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    stage = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".narrowgauge-", dir=folder))
+        for name, text in texts.items():
+            (stage / name).write_text(text, encoding="utf-8", newline="\n")
+        # Nothing but names changes from here on.
+        for name in texts:
+            (stage / name).replace(folder / name)
+    except OSError as error:
+        raise ValueError(
+            f"folder must be writable, not {str(folder)!r} ({error.strerror})"
+        ) from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+        for path in missing:
+            with contextlib.suppress(OSError):  # it holds something
+                path.rmdir()
 
 
 class _Hierarchy:
@@ -90,7 +247,7 @@ class _Hierarchy:
         self.modules: dict[str, str] = {}
         self.children: dict[str, Counter[str]] = {}
         self.files: dict[str, str] = {}
-        self._extra_ports: dict[str, list[str]] = {}  # clocks and resets
+        self.extra_ports: dict[str, list[str]] = {}  # clocks and resets
         self._kinds: dict[str, tuple[type, object]] = {}
         self._stack: list[_Level] = []
 
@@ -125,7 +282,7 @@ class _Hierarchy:
             hidden={wires[signal] for signal in level.ports if signal in wires},
         )
         # A unit whose registers need no reset has no input for it.
-        self._extra_ports[name] = [port for port in extra if port in written.inputs]
+        self.extra_ports[name] = [port for port in extra if port in written.inputs]
         self.children[name] = level.children
         self.modules[name] = written.text
         self.files |= written.files
@@ -137,7 +294,7 @@ class _Hierarchy:
         level = self._stack[-1]
         level.children[name] += 1
         ports: dict[str, Any] = {}
-        for extra in self._extra_ports[name]:
+        for extra in self.extra_ports[name]:
             domain, _, kind = extra.rpartition("_")
             make = ClockSignal if kind == "clk" else ResetSignal
             ports[f"i_{extra}"] = make(domain or "sync")
@@ -166,12 +323,17 @@ def _purpose(component: object) -> str:
 
 def _generator() -> str:
     """Name and version of what writes the text."""
+    names = {"Narrowgauge": _version("narrowgauge"), "Amaranth": _version("amaranth")}
+    tools = [f"{tool} {version}".strip() for tool, version in names.items()]
+    return f"Generated by {' with '.join(tools)}; do not edit."
+
+
+def _version(distribution: str) -> str:
+    """Version of a distribution, empty if it is used from its sources."""
     try:
-        version = f" {importlib.metadata.version('narrowgauge')}"
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        version = ""  # used from its sources
-    amaranth = importlib.metadata.version("amaranth")
-    return f"Generated by Narrowgauge{version} with Amaranth {amaranth}; do not edit."
+        return ""
 
 
 def _states(fragment: Any, wires: Mapping[Signal, str]) -> dict[str, dict[int, str]]:

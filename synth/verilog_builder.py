@@ -1,5 +1,8 @@
 """Logic of a module from its RTLIL, as Amaranth writes it."""
 
+import bisect
+import itertools
+
 from synth import rtlil
 from synth.rtlil import RtlilError
 from synth.verilog_logic import (
@@ -65,7 +68,8 @@ class _Builder:
         self._module = module
         self._nets: dict[str, Net] = {}  # driven by something other than wiring
         self._wiring: dict[str, rtlil.SigSpec] = {}
-        self._resolved: dict[rtlil.Chunk, Value] = {}
+        self._resolved: dict[rtlil.Bits | rtlil.Chunk, Value] = {}
+        self._starts: dict[str, list[int]] = {}  # positions of the pieces of wiring
         self._extra: list[Net] = []
 
     def logic(self) -> Logic:
@@ -170,44 +174,80 @@ class _Builder:
 
     def _wires_of(self, name: str, body: list[rtlil.Assignment | rtlil.Switch]) -> rtlil.SigSpec:
         """Find what is connected to the wire ``name`` if ``body`` has only assignments."""
-        bits: list[tuple[int, rtlil.SigSpec]] = []
+        chunks: list[tuple[rtlil.Chunk, rtlil.SigSpec]] = []
         for statement in body:
             assert isinstance(statement, rtlil.Assignment)
-            chunk = statement.target[0]
-            assert isinstance(chunk, rtlil.Chunk)
-            low, high = chunk.low, chunk.low + chunk.width
-            kept = []
-            for position, value in bits:
-                end = position + _width(value)
-                if position < low:
-                    kept.append((position, _cut(value, 0, min(end, low) - position)))
-                if end > high:
-                    begin = max(position, high)
-                    kept.append((begin, _cut(value, begin - position, end - begin)))
-            bits = [*kept, (low, statement.value)]
-        return tuple(part for _, value in sorted(bits, key=lambda item: item[0]) for part in value)
+            target = statement.target[0]
+            assert isinstance(target, rtlil.Chunk)
+            chunks.append((target, statement.value))
+        bounds = sorted(
+            {low for chunk, _ in chunks for low in (chunk.low, chunk.low + chunk.width)}
+        )
+        pieces: list[rtlil.SigSpec] = [()] * (len(bounds) - 1)
+        for chunk, value in chunks:  # a later assignment wins
+            first = bisect.bisect_left(bounds, chunk.low)
+            last = bisect.bisect_left(bounds, chunk.low + chunk.width)
+            for index in range(first, last):
+                low, high = bounds[index : index + 2]
+                pieces[index] = _cut(value, low - chunk.low, high - low)
+        return tuple(part for piece in pieces for part in piece)
 
     def _value(self, spec: rtlil.SigSpec) -> Value:
         return join(*(self._bits(part) for part in spec))
 
     def _bits(self, part: rtlil.Bits | rtlil.Chunk) -> Value:
+        """Find what drives ``part``, through all wiring."""
+        if (value := self._known(part)) is not None:
+            return value
+        # Not by recursion: a chain of wires may be long.
+        parts = {part: self._connected(part)}
+        stack = {part: iter(parts[part])}
+        while stack:
+            last, rest = next(reversed(stack.items()))
+            for other in rest:
+                if self._known(other) is None:
+                    if other in stack:
+                        raise ValueError(
+                            f"module {self._module.name} must have no combinational loop, but "
+                            f"{self._wire_of(other)} depends on itself"
+                        )
+                    parts[other] = self._connected(other)
+                    stack[other] = iter(parts[other])
+                    break
+            else:
+                values = [self._known(other) for other in parts[last]]
+                self._resolved[last] = join(*(value for value in values if value is not None))
+                del stack[last]
+        return self._resolved[part]
+
+    def _known(self, part: rtlil.Bits | rtlil.Chunk) -> Value | None:
+        """Value of ``part`` unless it has to be found through wiring first."""
         if isinstance(part, rtlil.Bits):
             return (Number(*part),) if part.width else ()
         net = self._nets.get(part.wire)
         if net is not None:
             return (Part(net, part.low, part.width),) if part.width else ()
-        if part not in self._resolved:
-            if part.wire not in self._wiring:
-                raise RtlilError(f"module {self._module.name} must drive {part.wire}")
-            wiring = _cut(self._wiring[part.wire], part.low, part.width)
-            try:
-                self._resolved[part] = self._value(wiring)
-            except RecursionError:
-                raise ValueError(
-                    f"module {self._module.name} must have no combinational loop, but "
-                    f"{part.wire} depends on itself"
-                ) from None
-        return self._resolved[part]
+        return self._resolved.get(part)
+
+    def _connected(self, part: rtlil.Bits | rtlil.Chunk) -> rtlil.SigSpec:
+        """Find what ``part`` is connected to."""
+        assert isinstance(part, rtlil.Chunk)
+        if part.wire not in self._wiring:
+            raise RtlilError(f"module {self._module.name} must drive {part.wire}")
+        spec = self._wiring[part.wire]
+        if part.wire not in self._starts:
+            self._starts[part.wire] = list(
+                itertools.accumulate((piece.width for piece in spec), initial=0)
+            )
+        # Only the pieces that `part` lies in, of what may be thousands.
+        starts = self._starts[part.wire]
+        first = bisect.bisect_right(starts, part.low) - 1
+        last = bisect.bisect_left(starts, part.low + part.width)
+        return _cut(spec[first:last], part.low - starts[first], part.width)
+
+    def _wire_of(self, part: rtlil.Bits | rtlil.Chunk) -> str:
+        assert isinstance(part, rtlil.Chunk)
+        return part.wire
 
     def _body(self, net: Net, body: list[rtlil.Assignment | rtlil.Switch]) -> list[Statement]:
         result: list[Statement] = []
