@@ -28,7 +28,7 @@ from synth.yosys import map_netlist
 #: Layer whose operands are run, one of the two that do most of the work.
 LAYER = "conv3"
 CLOCK_NS = 2.0
-LENGTH = 4096
+LENGTH = 2048
 
 
 def network(name: str) -> QuantisedNetwork:

@@ -26,7 +26,7 @@ class Options:
 
     rows: int = 16
     cols: int = 16
-    length: int = 4096
+    length: int = 2048
     decoders: str = "edge"
     zero_gating: bool = False
 

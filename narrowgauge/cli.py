@@ -213,7 +213,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, help="Folder for the files; see compare.")
 @click.option("--rows", type=int, help="Rows of an array (16).")
 @click.option("--cols", type=int, help="Columns of an array (16).")
-@click.option("--length", type=int, help="Longest dot product, held exactly (4096).")
+@click.option("--length", type=int, help="Longest dot product, held exactly (2048).")
 @click.option(
     "--decoders",
     type=click.Choice(["edge", "pe"]),
