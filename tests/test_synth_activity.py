@@ -3,15 +3,18 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from synth.activity import LANES_PER_WORD, Simulator, pack, unpack
 from synth.cache import Cache
+from synth.cells import Cell, FlipFlop, Pin
+from synth.liberty import Function
 from synth.library import load
 from synth.netlist import CONSTANT_0, CONSTANT_1, Netlist, cell_models
-from synth.yosys import map_netlist
+from synth.yosys import MappedNetlist, map_netlist
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not here")
 
@@ -379,6 +382,117 @@ def test_constants_have_no_activity(netlist_of):
     (one,) = netlist.ports["one"].nets
     assert toggles[one] == 0
     assert unpack(simulator.settled("one"), 64).tolist() == [1] * 64
+
+
+def test_every_lane_toggles_every_cycle(netlist_of):
+    """The most that the counters of one word ever have to hold."""
+    netlist = netlist_of(MAC)
+    simulator = Simulator(netlist, 64)
+    for cycle in range(25):
+        simulator.step({"a": pack(np.full(64, -1 if cycle % 2 == 0 else 0), 8)})
+    toggles = simulator.activity().toggles[0]
+    assert toggles[list(netlist.ports["a"].nets)].tolist() == [64 * 25] * 8
+    assert toggles[list(netlist.ports["x"].nets)].tolist() == [64 * 24] * 8
+
+
+# --- cells that mapping does not produce ---------------------------------------------------------
+
+
+def flip_flop(name, next_state):
+    """A cell of clock C, output Q, and inputs from the letters of its next state."""
+    function = Function(next_state)
+    names = ["C", *(pin for pin in function.inputs if pin != "IQ")]
+    pins = {pin: Pin(name=pin, direction="input", is_clock=pin == "C") for pin in names}
+    ff = FlipFlop(
+        clock="C",
+        clock_edge="rising",
+        next_state=function,
+        state="IQ",
+        inverted_state="IQN",
+    )
+    pins["Q"] = Pin(name="Q", direction="output", function=Function("IQ"))
+    return Cell(name=name, area_um2=1.0, leakage_nw=0.0, pins=pins, ff=ff)
+
+
+def hand_netlist(library, cells, inputs, outputs):
+    """A netlist of ``name: (type, pin=bit)``; bit 2 is the clock."""
+    module = {
+        "ports": {
+            "clk": {"direction": "input", "bits": [2]},
+            "a": {"direction": "input", "bits": inputs},
+            "y": {"direction": "output", "bits": outputs},
+        },
+        "cells": {
+            name: {"type": kind, "connections": {pin: [bit] for pin, bit in pins.items()}}
+            for name, (kind, pins) in cells.items()
+        },
+        "netnames": {},
+    }
+    mapped = MappedNetlist(
+        top="hand",
+        module=module,
+        verilog="",
+        area_um2=0.0,
+        cells_by_type={},
+        recipe="",
+        clock_ns=None,
+        tool="",
+    )
+    return Netlist(mapped, library)
+
+
+def test_flip_flops_that_compute_their_next_state(library):
+    """Enables, and next states that are parts of one another."""
+    cells = [
+        flip_flop("BOTH", "D & E"),
+        flip_flop("ALL", "D & E & F"),
+        flip_flop("HOLD", "(E & D) | (!E & IQ)"),
+        flip_flop("NEITHER", "!(D & E)"),
+    ]
+    own = replace(library, cells=library.cells | {cell.name: cell for cell in cells})
+    pins = {"D": 3, "E": 4, "F": 5, "C": 2}
+    netlist = hand_netlist(
+        own,
+        {
+            cell.name: (
+                cell.name,
+                {pin: bit for pin, bit in pins.items() if pin in cell.pins} | {"Q": 10 + index},
+            )
+            for index, cell in enumerate(cells)
+        },
+        [3, 4, 5],
+        [10, 11, 12, 13],
+    )
+    simulator = Simulator(netlist, 100)
+    hold = np.zeros(100, np.int64)
+    for values in np.random.default_rng(9).integers(0, 8, (20, 100)):
+        simulator.step({"a": pack(values, 3)})
+        d, e, f = values & 1, values >> 1 & 1, values >> 2
+        hold = np.where(e, d, hold)
+        expected = (d & e) | (d & e & f) << 1 | hold << 2 | (1 - (d & e)) << 3
+        np.testing.assert_array_equal(unpack(simulator.state("y"), 100), expected)
+
+
+def test_gate_of_a_net_and_itself(library):
+    """Inputs that are equal, or complements."""
+    netlist = hand_netlist(
+        library,
+        {
+            "bar": ("INV_X1", {"A": 3, "ZN": 4}),
+            "equal": ("XOR2_X1", {"A": 3, "B": 3, "Z": 10}),
+            "other": ("XOR2_X1", {"A": 3, "B": 4, "Z": 11}),
+            "never": ("AND2_X1", {"A1": 3, "A2": 4, "ZN": 12}),
+            "always": ("OR2_X1", {"A1": 3, "A2": 4, "ZN": 13}),
+            "same": ("NAND2_X1", {"A1": 3, "A2": 3, "ZN": 14}),
+            "tied": ("AND2_X1", {"A1": 3, "A2": "1", "ZN": 15}),
+            "low": ("NOR2_X1", {"A1": 3, "A2": "1", "ZN": 16}),
+        },
+        [3],
+        [10, 11, 12, 13, 14, 15, 16],
+    )
+    simulator = Simulator(netlist, 2)
+    simulator.step({"a": pack([0, 1], 1)})
+    assert unpack(simulator.settled("y"), 2).tolist() == [0b0011010, 0b0101010]
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -328,11 +328,11 @@ def test_energy_of_an_array():
         for role, count in (("pe", 6), ("control", 1))
     }
     array = Fake(units=units, clock_ns=3.0, wire_cap_ff=0.0)
-    partly = hand_activity(netlist)
+    partly = hand_activity(netlist, factor=3)
     partly.annotated[netlist.yosys_bits.index(9)] = False
     run = Fake(
         simulated={"pe": 3, "control": 1},
-        activity={"pe": hand_activity(netlist, factor=3), "control": partly},
+        activity={"pe": partly, "control": hand_activity(netlist)},
     )
     split, annotated = unit_energy(array, run, 1000.0)
     expected = {kind: 7 * value / 1000 for kind, value in expected_split().items()}
