@@ -19,6 +19,7 @@ __all__ = [
     "EncoderSetting",
     "Layer",
     "System",
+    "draw_biases",
     "draw_codes",
     "edge_totals",
     "exact_sums",
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 Integers = npt.NDArray[np.integer[Any]]
+
+
+#: Indices of the last result but one at each end, and how far from it to go, in half steps.
+ENDS = tuple((end, inner, step) for end, inner in ((0, 1), (-1, -2)) for step in (-1, 1, 2, 3, 4))
 
 
 class Layer(NamedTuple):
@@ -105,6 +110,20 @@ def largest_bias(mac: MacSpec, layer: Layer, length: int) -> int:
     return room >> unit - mac.sum_exp(layer.weights, layer.activations)
 
 
+def draw_biases(
+    rng: np.random.Generator, mac: MacSpec, layer: Layer, length: int, count: int
+) -> Integers:
+    """Random biases of all magnitudes beside ``length`` products, half of them no larger."""
+    largest = largest_bias(mac, layer, length)
+    limits = np.where(
+        rng.random(count) < 0.5,
+        largest,
+        # As much as that number of products can come to.
+        min(largest, largest_bias(mac, layer, mac.length - length)),
+    )
+    return rng.integers(-limits, limits + 1) >> rng.integers(0, largest.bit_length() + 1, count)
+
+
 def rounded(layer: Layer, sums: Integers, *, relu: bool) -> Integers:
     """Round exact sums, in units of accumulator_exp, to result codes."""
     unit = accumulator_exp(layer.weights, layer.activations)
@@ -147,18 +166,20 @@ def tie_totals(
 ) -> Integers:
     """Choose sums half-way between two neighbouring results, and the sums next to them.
 
-    At most ``count`` ties, drawn from those that a sum can reach; where half-way lies between two
-    sums, the lower one.
+    At most ``count`` ties, drawn from those that a sum can reach, and those about the smallest and
+    the largest result; where half-way lies between two sums, the lower one.
     """
     result, limit = setting.result, _sum_limit(mac)
     values = np.unique(result.operand_table).astype(np.int64)
-    doubled = values[1:] + values[:-1]
+    doubled = rng.permutation(values[1:] + values[:-1])
+    # As if the results went on at both ends; the neighbours there are where saturation begins.
+    ends = [2 * values[end] + step * (values[end] - values[inner]) for end, inner, step in ENDS]
     # Twice the middle, in units of the sums, is doubled * 2**shift.
     shift = result.operand_exp - setting.exponent - 1
     reach = limit >> shift if shift > 0 else limit << -shift
+    doubled = np.concatenate([doubled[np.abs(doubled) < reach][:count], ends])
     doubled = doubled[np.abs(doubled) < reach]
-    ties = rng.permutation(doubled)[:count]
-    ties = ties << shift if shift > 0 else ties >> -shift
+    ties = doubled << shift if shift > 0 else doubled >> -shift
     return _within(limit, np.concatenate([ties, ties - 1, ties + 1]))
 
 
@@ -167,7 +188,7 @@ def edge_totals(mac: MacSpec) -> Integers:
     limit = _sum_limit(mac)
     powers = np.int64(1) << np.arange(mac.sum_width - 1)
     magnitudes = np.concatenate([[0], powers - 1, powers, powers + 1])
-    return _within(limit, np.concatenate([magnitudes, -magnitudes, [-limit, limit - 1]]))
+    return _within(limit, np.concatenate([magnitudes, -magnitudes, [-limit, 1 - limit, limit - 1]]))
 
 
 def wide_totals(mac: MacSpec, count: int, rng: np.random.Generator) -> Integers:

@@ -8,7 +8,7 @@ import numpy as np
 from golden.formats import parse
 from sim.drivers import Device, check
 from sim.parameters import load
-from sim.system import Layer, draw_codes, exact_sums, largest_bias, rounded
+from sim.system import Layer, draw_biases, draw_codes, exact_sums, rounded
 
 PARAMETERS = load()
 SYSTEM = PARAMETERS.system
@@ -21,6 +21,9 @@ TILES = PARAMETERS.attributes["tiles"]
 SIZES = [(7, 13, 5), (1, 29, 3), (5, 7, 1), (3, 1, 7), (1, 1, 1)]
 if PARAMETERS.thorough:
     SIZES += [(13, 5, 11), (11, 61, 2), (2, 37, 17), (1, 3, 13), (17, 2, 1), (1, 101, 1)]
+
+#: Tiles with settings of their own.
+TILE_COUNT = 40 if PARAMETERS.thorough else 15
 
 #: Layers of the network, and phases of a tile in which it is reset, if not all of them.
 SOME_LAYERS = 2
@@ -66,7 +69,7 @@ async def run_tile(device, rng, layer, activations, weights, bias_q, *, relu, ga
     )
     seen = await device.transfer(words, ROWS, gaps=gaps, rng=rng)
     codes = tile_results(device, seen, layer)
-    return codes[: len(activations), : weights.shape[1]], seen
+    return codes[: len(activations), : weights.shape[1]]
 
 
 async def compare_product(
@@ -81,7 +84,7 @@ async def compare_product(
         range(0, len(activations), ROWS), range(0, weights.shape[1], COLS)
     ):
         rows, cols = slice(top, top + ROWS), slice(left, left + COLS)
-        got[rows, cols], _ = await run_tile(
+        got[rows, cols] = await run_tile(
             device,
             rng,
             layer,
@@ -105,10 +108,9 @@ async def compare_product(
 def draw_product(rng, layer: Layer, size):
     """Random codes and biases of a matrix product."""
     rows, length, cols = size
-    limit = largest_bias(MAC, layer, length)
-    bias_q = rng.integers(-limit, limit + 1, cols) >> rng.integers(0, limit.bit_length() + 1, cols)
     activations = draw_codes(rng, MAC.bits, (rows, length))
-    return activations, draw_codes(rng, MAC.bits, (length, cols)), bias_q
+    weights = draw_codes(rng, MAC.bits, (length, cols))
+    return activations, weights, draw_biases(rng, MAC, layer, length, cols)
 
 
 @cocotb.test()
@@ -129,7 +131,7 @@ async def tiles_with_other_settings(dut):
     """Change settings and biases with every tile, in the cycle in which the next one may come."""
     device = await start(dut)
     rng = PARAMETERS.rng("tiles_with_other_settings")
-    for _ in range(len(SIZES)):
+    for _ in range(TILE_COUNT):
         layer = SYSTEM.random_layer(rng)
         matrices = draw_product(rng, layer, (ROWS, int(rng.integers(1, 6)), COLS))
         await compare_product(device, rng, layer, *matrices, relu=bool(rng.integers(2)))
@@ -210,27 +212,49 @@ async def reset_in_the_middle(dut):
             raise AssertionError(f"after a reset in cycle {cycles}: {error}") from None
 
 
+async def run_tiles(device, rng, gaps):
+    """Offer tiles of the stated lengths one after the other; compare them, and return the cycles.
+
+    The next tile is offered while results of the last one are on their way.
+    """
+    layer = SYSTEM.random_layer(rng)
+    bias_q = draw_biases(rng, MAC, layer, max(length for length, _ in TILES), COLS)
+    device.configure(layer, bias_q, relu=False)
+    tiles = [draw_product(rng, layer, (ROWS, length, COLS))[:2] for length, _ in TILES]
+    words = [word for tile in tiles for word in tile_words(device, *tile)]
+    seen = await device.transfer(words, ROWS * len(tiles), gaps=gaps, rng=rng)
+
+    fields = device.results(seen.results)
+    last = np.arange(ROWS * len(tiles)) % ROWS == ROWS - 1
+    check(last, fields["last"], lambda row: f"last with result {row}")
+    sums = [exact_sums(layer, a, w, bias_q)[::-1] for a, w in tiles]
+    check(
+        rounded(layer, np.concatenate(sums), relu=False).astype(np.int64),
+        fields["codes"],
+        lambda row, col: f"result {row % ROWS} of tile {row // ROWS}, column {col}, {layer}",
+    )
+    return seen
+
+
+@cocotb.test()
+async def tiles_back_to_back(dut):
+    """Offer tiles without a wait, under pauses at both ends: none mixes with the next one."""
+    device = await start(dut)
+    rng = PARAMETERS.rng("tiles_back_to_back")
+    for _ in range(TILE_COUNT // len(TILES)):
+        await run_tiles(device, rng, (0.3, 0.5))
+
+
 @cocotb.test()
 async def cycle_count(dut):
-    """Tiles follow each other at the stated rate, and one row of results leaves each cycle."""
+    """Count cycles: tiles at the stated rate, a vector and a row of results in each cycle."""
     device = await start(dut)
-    rng = PARAMETERS.rng("cycle_count")
-    layer = SYSTEM.random_layer(rng)
-    starts = []
-    for length, cycles in TILES:
-        activations, weights, bias_q = draw_product(rng, layer, (ROWS, length, COLS))
-        _, seen = await run_tile(device, rng, layer, activations, weights, bias_q, relu=False)
-        begin = seen.accepted[0]
-        starts.append(begin)
-        check(
-            begin + np.arange(length),
-            np.array(seen.accepted),
-            lambda k, length=length: f"cycle of vector {k} of {length}",
-        )
-        check(
-            begin + cycles - ROWS + np.arange(ROWS),
-            np.array(seen.taken),
-            lambda row, length=length: f"cycle of result {row} after {length} products",
-        )
-    expected = np.array([cycles for _, cycles in TILES])[:-1]
-    check(expected, np.diff(starts), lambda index: f"cycles of tile {index}")
+    seen = await run_tiles(device, PARAMETERS.rng("cycle_count"), (0.0, 0.0))
+    cycles = np.array([cycles for _, cycles in TILES])
+    starts = seen.accepted[0] + np.cumsum(cycles) - cycles
+    vectors = [start + np.arange(n) for start, (n, _) in zip(starts, TILES, strict=True)]
+    check(
+        np.concatenate(vectors), np.array(seen.accepted), lambda index: f"cycle of vector {index}"
+    )
+    rows = (starts + cycles - ROWS)[:, None] + np.arange(ROWS)
+    check(rows.ravel(), np.array(seen.taken), lambda index: f"cycle of result {index}")

