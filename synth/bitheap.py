@@ -10,11 +10,11 @@ stands for.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synth.cells import Cell, CellLibrary
+from synth.cells import Cell
 
 __all__ = ["FullAdder", "find_full_adder", "has_sums", "replace_sums"]
 
@@ -62,26 +62,38 @@ class FullAdder:
     carry_delay: float
 
 
-def find_full_adder(library: CellLibrary) -> FullAdder | None:
-    """Smallest full adder of a library; None if it has none."""
-    for cell in library.of_kind("multi-output"):
+def find_full_adder(cells: Iterable[Cell], slew_ns: float) -> FullAdder | None:
+    """Find the first full adder among cells.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+        Cells without state, the smallest first.
+    slew_ns : float
+        Slew at which their delays are compared, in ns.
+
+    Returns
+    -------
+    FullAdder or None
+        None if there is none.
+    """
+    for cell in cells:
         if len(cell.inputs) != 3 or len(cell.outputs) != 2:
             continue
         outputs = {cell.functions[pin].truth_table(cell.inputs): pin for pin in cell.outputs}
         if outputs.keys() == {PARITY, MAJORITY}:
-            return _full_adder(cell, library, outputs[PARITY], outputs[MAJORITY])
+            return _full_adder(cell, slew_ns, outputs[PARITY], outputs[MAJORITY])
     return None
 
 
-def _full_adder(cell: Cell, library: CellLibrary, sum_pin: str, carry_pin: str) -> FullAdder:
-    slew = library.fo4_slew_ns
+def _full_adder(cell: Cell, slew_ns: float, sum_pin: str, carry_pin: str) -> FullAdder:
     load = max(pin.cap_ff for pin in cell.pins.values())
     delays: dict[tuple[str, str], float] = {}
     for arc in cell.arcs:
         for table in (arc.delay_rise, arc.delay_fall):
             if table is not None:
                 key = (arc.pin, arc.related)
-                delays[key] = max(delays.get(key, 0.0), table.value(slew, load))
+                delays[key] = max(delays.get(key, 0.0), table.value(slew_ns, load))
 
     def mean(pin: str) -> float:
         return sum(delays.get((pin, name), 0.0) for name in cell.inputs) / len(cell.inputs)

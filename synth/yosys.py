@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import synth.liberty_writer
 import synth.timing
 from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
-from synth.cells import CellLibrary
+from synth.cells import Cell, CellLibrary
 from synth.timing import analyse
 
 __all__ = [
@@ -266,7 +266,7 @@ def map_netlist(
     ------
     ValueError
         If ``top`` or the name of a black box is not an identifier, ``recipe`` is unknown, a time
-        is not positive, or ``wire_cap_ff`` is negative.
+        is not positive, ``wire_cap_ff`` is negative, or the library lacks a buffer or an inverter.
     YosysError
         If Yosys refuses the design (syntax, unknown module, latch, combinational loop, undriven
         net, register that the library does not have), crashes or takes too long.
@@ -347,22 +347,27 @@ class _Flow:
         for kind, texts in (("source", sources), ("blackbox", stubs)):
             for index, (name, text) in enumerate(texts.items()):
                 self._write(f"{kind}{index}.v", text)
-                self.names[f"{kind}{index}.v"] = name
-        self.timed = not stubs
+                self.names[f"{kind}{index}.v"] = re.sub(r"\s", " ", name)
         self.prologue = [
             "read_liberty -lib cells.lib",
             *(f"read_verilog -lib blackbox{index}.v" for index in range(len(stubs))),
         ]
         self.reads = [f"read_verilog source{index}.v" for index in range(len(sources))]
         self._write("carry.v", RIPPLE_CARRY)
-        buffer, inverter = (library.of_kind(kind)[0] for kind in ("buffer", "inverter"))
-        fanout_of_4 = 4 * inverter.pins[inverter.inputs[0]].cap_ff
-        self._write("abc.constr", f"set_driving_cell {buffer.name}\nset_load {fanout_of_4:.4f}\n")
+        buffers, inverters = (_plain(library.of_kind(kind)) for kind in ("buffer", "inverter"))
+        if not buffers or not inverters:
+            raise ValueError(f"library {library.name} must hold a buffer and an inverter")
+        fanout_of_4 = 4 * inverters[0].pins[inverters[0].inputs[0]].cap_ff
+        self._write(
+            "abc.constr", f"set_driving_cell {buffers[0].name}\nset_load {fanout_of_4:.4f}\n"
+        )
         self.ties = " ".join(
             f"-{option} {cells[0].name} {cells[0].outputs[0]}"
             for option, kind in (("hicell", "tie1"), ("locell", "tie0"))
-            if (cells := library.of_kind(kind))
+            if (cells := _plain(library.of_kind(kind)))
         )
+        adders = _plain(library.of_kind("multi-output"))
+        self.adder = find_full_adder(adders, library.fo4_slew_ns)
 
     def run(self, recipe: Recipe, clock_ns: float | None, wire_cap_ff: float) -> dict[str, Any]:
         """Go through a recipe and return what `MappedNetlist` takes."""
@@ -421,8 +426,8 @@ class _Flow:
         module = self._coarse(booth=attempt.sums == "booth")
         sums = ""
         if attempt.sums in ("chain", "rows"):
-            adder = find_full_adder(self.library)
-            sums = replace_sums(module, adder, chain=attempt.sums == "chain", prefix=SUM_PREFIX)
+            chain = attempt.sums == "chain"
+            sums = replace_sums(module, self.adder, chain=chain, prefix=SUM_PREFIX)
         self._write("design.json", json.dumps({"modules": {self.top: module}}))
         self._write("sums.v", sums)
         self._write("abc.script", MAPPERS[attempt.mapper].format(target=f"{target_ps:.0f}"))
@@ -512,6 +517,15 @@ class _Flow:
         if status > 0:
             raise YosysError(f"Yosys could not map {self.top}: {_reason(log, self.names)}")
         return log
+
+
+def _plain(cells: Iterable[Cell]) -> list[Cell]:
+    """Keep the cells that can be named in a script: a Liberty file may call them anything."""
+    return [
+        cell
+        for cell in cells
+        if all(IDENTIFIER.fullmatch(name) for name in (cell.name, *cell.pins))
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

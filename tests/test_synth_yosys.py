@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -329,6 +330,36 @@ def test_names_of_files_reach_messages_only(library, cache):
         map_netlist({"first.v": "", name: "module top(\n;"}, "top", library, cache=cache)
     mapped = map_netlist({name: WIRE}, "top", library, cache=cache)
     assert mapped.cell_count == 0
+
+
+def test_name_of_two_lines_stays_in_one(library, cache):
+    with pytest.raises(YosysError, match="two lines:1: syntax error"):
+        map_netlist({"two\nlines": "module top(;"}, "top", library, cache=cache)
+
+
+@pytest.mark.parametrize("name", ["LOGIC1_X1", "FA_X1", "BUF_X1"])
+def test_cells_with_odd_names_are_not_named_in_scripts(name, library, cache):
+    """The library still maps; what would be asked for by such a name is done without."""
+    odd = replace(library.cells[name], name="A;exec")
+    cells = {each: cell for each, cell in library.cells.items() if each != name}
+    strange = replace(library, cells=cells | {odd.name: odd})
+    source = (
+        "module top(input [3:0] a, input [3:0] b, output [7:0] y, output one);"
+        "assign y = a * b; assign one = 1'b1; endmodule"
+    )
+    mapped = map_netlist(source, "top", strange, clock_ns=2.0, cache=cache)
+    assert set(mapped.cells_by_type) <= cells.keys()
+    simulator = Simulator(Netlist(mapped, strange), 256)
+    values = np.arange(256)
+    simulator.step({"a": pack(values & 15, 4), "b": pack(values >> 4, 4)})
+    results = unpack(simulator.settled("y"), 256)
+    np.testing.assert_array_equal(results, (values & 15) * (values >> 4))
+
+
+def test_library_without_buffer(library, cache):
+    few = library.select(["INV_X1", "NAND2_X1", "DFF_X1"])
+    with pytest.raises(ValueError, match=r"library .* must hold a buffer and an inverter"):
+        map_netlist(WIRE, "top", few, cache=cache)
 
 
 @pytest.mark.parametrize(
