@@ -4,12 +4,17 @@ Fair by construction: every row has the same cell library, mapping, clock, array
 (the codes of the same images) and an accumulator that is exact for the same length.
 """
 
+import functools
 import importlib.metadata
+import json
+import math
+import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +35,7 @@ from narrowgauge.onnx_reader import Data
 from narrowgauge.tiles import cut_tiles, required_length
 from narrowgauge.workers import worker_pool
 from synth.array import MappedArray
+from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
 from synth.energy import unit_energy
 from synth.library import load
@@ -134,7 +140,7 @@ def compare(
     rows: dict[str, dict[str, Any]] = {}
     if jobs == 1 or len(names) == 1:
         for name in names:
-            rows[name] = _row(network, data, name, settings)
+            rows[name] = _cached_row(network, data, name, settings)
             if progress:
                 progress(name)
     else:
@@ -182,7 +188,7 @@ def _in_processes(
     """Rows by format, each made by a process of its own."""
     rows = {}
     with worker_pool(min(jobs, len(names))) as pool:
-        pending = {pool.submit(_row, network, data, name, settings): name for name in names}
+        pending = {pool.submit(_cached_row, network, data, name, settings): name for name in names}
         for future in as_completed(pending):
             rows[pending[future]] = future.result()
             if progress:
@@ -207,6 +213,33 @@ def _weight_histogram(network: Network) -> dict[str, Any]:
     node = max(network.mac_nodes, key=lambda node: node.matrices().size)
     counts, edges = np.histogram(node.matrices(), bins=81)
     return {"layer": node.name, "edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> dict[str, Any]:
+    """Row of a format: from the cache if it was made of the very same things before."""
+    arrays = (data.images, data.labels, data.calibration)
+    key = content_key(
+        "row",
+        SCHEMA,
+        _code_digest(),
+        json.dumps(tool_versions()),
+        load(settings.library).digest,
+        repr((settings.clock_ns, settings.options, settings.method, settings.seed)),
+        name,
+        # Never read back: only its hash is kept.
+        pickle.dumps((network, arrays)),
+    )
+    row: Any = Cache().compute_json(key, lambda: _row(network, data, name, settings))
+    return dict(row)
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Hash of the whole project's code and data, so that no cached row outlives a change."""
+    root = Path(__file__).parents[1]
+    folders = ("golden", "hdl", "synth", "narrowgauge")
+    paths = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    return content_key(*(path.read_bytes() for path in paths))
 
 
 def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[str, Any]:
@@ -254,7 +287,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         "energy_per_mac_pj": sum(energy.values()),
         "leakage_uw": array.leakage_uw,
         "storage_bits_per_weight": float(form.bits),
-        "sqnr_db": evaluation.sqnr_db,
+        "sqnr_db": _decibels(evaluation.sqnr_db),
         "accuracy": 100 * (evaluation.accuracy or 0.0),
         "float_accuracy": 100 * (evaluation.float_accuracy or 0.0),
         "area_breakdown_um2": array.area_breakdown_um2(),
@@ -332,7 +365,7 @@ def _layers(
                 "length": operands.weight_codes.shape[0],
                 "weight_spec": str(operands.weight_spec),
                 "activation_spec": str(operands.activation_spec),
-                "sqnr_db": evaluation.tensor_sqnr_db.get(name, evaluation.sqnr_db),
+                "sqnr_db": _decibels(evaluation.tensor_sqnr_db.get(name, evaluation.sqnr_db)),
                 "products_per_cycle": batch.products / cycles,
                 "energy_per_mac_pj": sum(split.values()),
                 "energy_breakdown_pj": split,
@@ -340,6 +373,11 @@ def _layers(
             }
         )
     return layers
+
+
+def _decibels(ratio: float) -> float | None:
+    """``ratio``, or None where there is no error: JSON knows no infinity."""
+    return ratio if math.isfinite(ratio) else None
 
 
 def _weighted(layers: Sequence[Mapping[str, Any]], macs: int) -> dict[str, float]:

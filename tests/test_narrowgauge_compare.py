@@ -97,7 +97,8 @@ def test_accuracy_is_that_of_the_golden_model(result, network, small):
     assert row["sqnr_db"] == evaluation.sqnr_db
 
 
-def test_processes_change_nothing(result, network, small):
+def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path))  # nothing is known before
     seen = []
     again = compare(network, small, FORMATS, SETTINGS, jobs=2, progress=seen.append)
     assert again == result
