@@ -18,6 +18,7 @@ __all__ = [
     "Chunk",
     "Memory",
     "Module",
+    "Parameter",
     "Process",
     "RtlilError",
     "SigSpec",
@@ -47,6 +48,9 @@ class Chunk(NamedTuple):
     width: int
 
 
+#: Value of a parameter or an attribute.
+Parameter = str | int | float | Bits
+
 #: Bits of a signal, least significant chunk first.
 SigSpec = tuple[Bits | Chunk, ...]
 
@@ -73,7 +77,7 @@ class Wire:
     width: int
     signed: bool
     port: str | None
-    attributes: dict[str, "str | int | Bits"]
+    attributes: dict[str, Parameter]
 
 
 @dataclass
@@ -100,8 +104,8 @@ class Cell:
 
     kind: str
     name: str
-    attributes: dict[str, "str | int | Bits"]
-    parameters: dict[str, "str | int | Bits"] = field(default_factory=dict)
+    attributes: dict[str, Parameter]
+    parameters: dict[str, Parameter] = field(default_factory=dict)
     connections: dict[str, SigSpec] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
 
@@ -166,7 +170,8 @@ def parse(text: str) -> dict[str, Module]:
 def flatten(modules: dict[str, Module], top: str) -> Module:
     """Put the contents of those of ``modules`` that ``top`` instantiates into ``top``.
 
-    What was in an instance gets the name of the instance and ``_`` before its own name.
+    What was in an instance gets the name of the instance and ``/``, which no other name has,
+    before its own name.
     """
     module = modules[top]
     cells = []
@@ -220,7 +225,7 @@ def flatten(modules: dict[str, Module], top: str) -> Module:
 
 def _inside(instance: str, name: str) -> str:
     """Name of what is called ``name`` in ``instance``; temporaries stay temporaries."""
-    return f"${instance}{name}" if name.startswith("$") else f"{instance}_{name}"
+    return f"${instance}{name}" if name.startswith("$") else f"{instance}/{name}"
 
 
 def _renamed(value: SigSpec, rename: Callable[[str], str]) -> SigSpec:
@@ -256,7 +261,7 @@ class _Parser:
         )
         self._number = 0
         self._module = Module("")
-        self._attributes: dict[str, str | int | Bits] = {}
+        self._attributes: dict[str, Parameter] = {}
 
     def _refuse(self, what: str) -> RtlilError:
         return RtlilError(f"RTLIL line {self._number} must be what Amaranth writes, not {what}")
@@ -345,9 +350,10 @@ class _Parser:
             key, _, value = rest.partition(" ")
             match word:
                 case "parameter":
-                    if key in ("signed", "real"):
-                        raise self._refuse(f"a {key} parameter")
-                    cell.parameters[_plain(key)] = self._parameter(value)
+                    kind = key if key in ("signed", "real") else ""
+                    if kind:
+                        key, _, value = value.partition(" ")
+                    cell.parameters[_plain(key)] = self._parameter(value, kind)
                 case "connect":
                     cell.connections[_plain(key)] = self._sigspec(value)
                     if value[0] in "\\$" and "[" not in value.partition(" ")[2]:
@@ -428,8 +434,13 @@ class _Parser:
             raise self._refuse(f"the constant {word!r}")
         return Bits(int(match[2] or "0", 2), int(match[1]))
 
-    def _parameter(self, text: str) -> str | int | Bits:
+    def _parameter(self, text: str, kind: str = "") -> "Parameter":
         """Parameter or attribute: a string, a number, or bits (a string if some are undefined)."""
+        if kind == "real":
+            return float(text.strip('"'))
+        if kind == "signed":
+            value, width = self._bits(text)
+            return value - (value >> width - 1 << width)
         if text.startswith('"'):
             return re.sub(r"\\(.)", lambda match: _ESCAPES[match[1]], text[1:-1])
         if text.isdigit():

@@ -269,7 +269,7 @@ class _Hierarchy:
 
         # What is not placed is no unit of its own: it becomes part of the module.
         module = rtlil.flatten(rtlil.parse(text), name)
-        wires = SignalDict((signal, "_".join(path[1:])) for signal, path in paths.items())
+        wires = SignalDict((signal, "/".join(path[1:])) for signal, path in paths.items())
         extra = [
             wire.name for wire in module.wires.values() if wire.port and wire.name not in ports
         ]

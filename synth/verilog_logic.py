@@ -69,7 +69,7 @@ class Net:
         source: "Source",
         *,
         signed: bool = False,
-        attributes: dict[str, str | int | rtlil.Bits] | None = None,
+        attributes: dict[str, rtlil.Parameter] | None = None,
     ) -> None:
         self.name = name
         self.low = 0
@@ -315,7 +315,7 @@ class Instance:
 
     module: str
     name: str
-    parameters: dict[str, str | int | rtlil.Bits]
+    parameters: dict[str, rtlil.Parameter]
     inputs: dict[str, Value]
     outputs: dict[str, Net]
 
@@ -327,7 +327,7 @@ class Alias:
     name: str
     signed: bool
     value: Value
-    attributes: dict[str, str | int | rtlil.Bits]
+    attributes: dict[str, rtlil.Parameter]
 
 
 @dataclass

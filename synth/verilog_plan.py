@@ -258,7 +258,8 @@ class Plan:
                     continue
                 if net.name is None or net.name in self._hidden:
                     self._name(net, self._space.take(alias.name), alias)
-        for net in self.logic.nets:
+        # Names of the module itself come before those made of a submodule's name and another.
+        for net in sorted(self.logic.nets, key=lambda net: "/" in (net.name or "")):
             if net in self.names:
                 continue
             if net.name is not None and net.name not in self._hidden:

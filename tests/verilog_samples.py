@@ -449,7 +449,7 @@ class Adder(wiring.Component):
 
 
 class Nested(wiring.Component):
-    """Units inside units: placed twice, inside a submodule that is not, unconnected, and names.
+    """Units inside units: placed twice, of two widths, unconnected; and names that collide.
 
     A second paragraph, which is no part of the header.
     """
@@ -489,6 +489,43 @@ class Nested(wiring.Component):
         return m
 
 
+class Deep(wiring.Component):
+    """Submodules that are not placed: logic, a placed unit, a state machine, a memory."""
+
+    module_name = "deep"
+    a: In(4)
+    go: In(1)
+    y: Out(signed(6))
+    state: Out(3)
+    word: Out(4)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.outer = outer = Module()
+        outer.submodules.inner = inner = Module()
+        count = Signal(4)
+        # The name that `count` inside gets from the names of the submodules.
+        outer_inner_count = Signal(4)
+        m.d.sync += outer_inner_count.eq(outer_inner_count ^ self.a)
+        inner.d.sync += count.eq(count + outer_inner_count)
+        adder = place(inner, "adder", Adder(4), platform)
+        inner.d.comb += [adder.x.eq(count), adder.y.eq(self.a), self.y.eq(adder.z + count)]
+        with outer.FSM(name="walk"):
+            with outer.State("LEFT"):
+                outer.d.comb += self.state.eq(1)
+                with outer.If(self.go):
+                    outer.next = "RIGHT"
+            with outer.State("RIGHT"):
+                outer.d.comb += self.state.eq(count)
+                with outer.If(count[0] & ~self.go):
+                    outer.next = "LEFT"
+        table = memory.Memory(shape=4, depth=16, init=[15 - n for n in range(16)])
+        outer.submodules.table = table
+        read = table.read_port(domain="comb")
+        outer.d.comb += [read.addr.eq(count), self.word.eq(read.data)]
+        return m
+
+
 class Boxed(wiring.Component):
     """An instance of a module from elsewhere, with parameters."""
 
@@ -503,6 +540,9 @@ class Boxed(wiring.Component):
             p_WIDTH=4,
             p_MODE='f"a\\st',
             p_MASK=Const(5, 4),
+            p_STEP=-3,
+            p_FAR=Const(-(1 << 35), signed(40)),
+            p_RATIO=1.5,
             i_a=self.a + 1,
             o_y=self.y,
         )
@@ -511,9 +551,13 @@ class Boxed(wiring.Component):
 
 #: Module that `Boxed` needs.
 BOX = """\
-module box #(parameter WIDTH = 1, parameter MODE = "slow", parameter [3:0] MASK = 0) (
+module box #(
+  parameter WIDTH = 1, parameter MODE = "slow", parameter [3:0] MASK = 0, parameter STEP = 0,
+  parameter signed [39:0] FAR = 0, parameter real RATIO = 0.5
+) (
   input wire [WIDTH-1:0] a, output wire [WIDTH-1:0] y
 );
-  assign y = a ^ MASK ^ {3'd0, MODE == "f\\"a\\\\st"};
+  wire fits = STEP == -3 && FAR == -40'sd34359738368 && RATIO > 1.4 && RATIO < 1.6;
+  assign y = !fits ? 4'd0 : a ^ MASK ^ {3'd0, MODE == "f\\"a\\\\st"};
 endmodule
 """
