@@ -444,10 +444,10 @@ def hand_netlist(library, cells, inputs, outputs):
 def test_flip_flops_that_compute_their_next_state(library):
     """Enables, and next states that are parts of one another."""
     cells = [
-        flip_flop("BOTH", "D & E"),
-        flip_flop("ALL", "D & E & F"),
         flip_flop("HOLD", "(E & D) | (!E & IQ)"),
+        flip_flop("BOTH", "D & E"),
         flip_flop("NEITHER", "!(D & E)"),
+        flip_flop("ALL", "D & E & F"),
     ]
     own = replace(library, cells=library.cells | {cell.name: cell for cell in cells})
     pins = {"D": 3, "E": 4, "F": 5, "C": 2}
@@ -469,7 +469,7 @@ def test_flip_flops_that_compute_their_next_state(library):
         simulator.step({"a": pack(values, 3)})
         d, e, f = values & 1, values >> 1 & 1, values >> 2
         hold = np.where(e, d, hold)
-        expected = (d & e) | (d & e & f) << 1 | hold << 2 | (1 - (d & e)) << 3
+        expected = hold | (d & e) << 1 | (1 - (d & e)) << 2 | (d & e & f) << 3
         np.testing.assert_array_equal(unpack(simulator.state("y"), 100), expected)
 
 
