@@ -1,6 +1,6 @@
 """The paper's accuracy claim for tapered fixed point, with its own and with a fair baseline.
 
-Accuracy of the embedded network, and of ResNet-20 where its files are given, at 5 to 8 bits:
+Accuracy of the embedded network, and of ResNet-20 where its files are there, at 5 to 8 bits:
 tapered by Algorithm 1 and by search, against fixed point with one split of all bits for the whole
 network (the paper's baseline; the best of all splits on the test images, as favourable to it as can
 be) and with a power-of-two scale for each tensor.
@@ -11,7 +11,7 @@ Run as ``python bench/bench_claim.py [SHARED]``; see bench_inference.py for SHAR
 import sys
 from pathlib import Path
 
-from bench_inference import CALIBRATION_IMAGES, IMAGES, cifar
+from bench_inference import CALIBRATION_IMAGES, IMAGES, SHARED, cifar
 
 from golden.fixed import single_splits
 from golden.formats import parse
@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> None:
     """Run on the embedded network, and on ResNet-20 if its folder is given."""
     embedded = digits()
     report("digits", read(embedded.model_path), embedded.data)
-    if arguments:
-        shared = Path(arguments[0])
+    shared = Path(arguments[0]) if arguments else SHARED
+    if shared.is_dir():
         images, labels = cifar(shared / "data" / "cifar10_test_jpeg.npz", IMAGES)
         calibration, _ = cifar(shared / "data" / "cifar10_train_jpeg.npz", CALIBRATION_IMAGES)
         data = Data(images=images, labels=labels, calibration=calibration)

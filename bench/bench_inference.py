@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10 images in narrow formats, bit-exact, against its float32 run.
 
-Run as ``python bench/bench_inference.py SHARED [FORMAT ...]``, where SHARED is a folder with
+Run as ``python bench/bench_inference.py [SHARED [FORMAT ...]]``, where SHARED is a folder with
 ``models/resnet20_cifar10.onnx`` and ``data/cifar10_{train,test}_jpeg.npz``.  Prints the seconds of
 each run, processor seconds and their ratio to the float32 run of the same process (processor time
 is what other work on the machine disturbs least), and the accuracies.
@@ -20,6 +20,9 @@ from PIL import Image
 from golden.formats import parse
 from golden.inference import ElementSystem, accuracy, quantise
 from narrowgauge.onnx_reader import read
+
+#: Where the model and the images are unless a folder is given.
+SHARED = Path(__file__).parents[2] / "shared"
 
 IMAGES = 1000
 CALIBRATION_IMAGES = 128
@@ -59,7 +62,11 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def main(arguments: list[str]) -> None:
     """Run the benchmark; the first argument is the folder with the model and the images."""
-    shared, formats = Path(arguments[0]), arguments[1:] or FORMATS
+    shared = Path(arguments[0]) if arguments else SHARED
+    formats = arguments[1:] or FORMATS
+    if not shared.is_dir():
+        print(f"skipped: there is no folder {shared} with the model and the images")
+        return
     network = read(shared / "models" / "resnet20_cifar10.onnx")
     images, labels = cifar(shared / "data" / "cifar10_test_jpeg.npz", IMAGES)
     calibration, _ = cifar(shared / "data" / "cifar10_train_jpeg.npz", CALIBRATION_IMAGES)

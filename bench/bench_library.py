@@ -66,6 +66,10 @@ class Figures:
         ]
 
 
+#: Where the Liberty file is unless another is given.
+LIBERTY = Path(__file__).parents[2] / "shared" / "liberty" / "nangate45_typ.lib.gz"
+
+
 def measure(mapped: MappedNetlist, library: CellLibrary, clock_ns: float) -> Figures:
     """Area, smallest clock period, and energy per cycle on seeded operands."""
     netlist = Netlist(mapped, library)
@@ -105,11 +109,16 @@ def measure(mapped: MappedNetlist, library: CellLibrary, clock_ns: float) -> Fig
 def main() -> None:
     """Print figures, ratios and the largest deviation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("liberty", type=Path, help="the Liberty file behind the compact table")
+    parser.add_argument(
+        "liberty", type=Path, nargs="?", default=LIBERTY, help="file behind the compact table"
+    )
     parser.add_argument("--recipe", default="default", help="key of synth.yosys.RECIPES")
     parser.add_argument("--clock-ns", type=float, default=2.0)
     arguments = parser.parse_args()
     clock_ns = arguments.clock_ns
+    if not arguments.liberty.exists():
+        print(f"skipped: there is no file {arguments.liberty}")
+        return
 
     start = time.process_time()
     full = load(arguments.liberty)
