@@ -77,8 +77,8 @@ def yosys_log(folder: Path, script: Sequence[str], files: Mapping[str, str]) -> 
     return result.returncode == 0, result.stdout + result.stderr
 
 
-def yosys_complaints(folder: Path, text: str, top: str) -> str:
-    """Warnings and errors of Yosys when it reads and checks ``text``."""
+def yosys_complaints(folder: Path, text: str, top: str, files: Mapping[str, str]) -> str:
+    """Warnings and errors of Yosys when it reads and checks ``text``, which reads ``files``."""
     script = [
         "read_verilog design.v",
         f"hierarchy -check -top {top}",
@@ -86,7 +86,7 @@ def yosys_complaints(folder: Path, text: str, top: str) -> str:
         "select -assert-none t:$dlatch t:$adlatch t:$sr",
         "check -assert",
     ]
-    _, log = yosys_log(folder, script, {"design.v": text})
+    _, log = yosys_log(folder, script, {"design.v": text, **files})
     return "\n".join(line for line in log.splitlines() if "arning" in line or "ERROR" in line)
 
 
