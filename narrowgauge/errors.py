@@ -11,16 +11,14 @@ import re
 import select
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 import click
 
-from narrowgauge.workers import end_workers
+from narrowgauge.signals import Terminated, raised
 
 __all__ = ["BAD_INPUT", "CHECK_FAILED", "DONE", "explain", "run"]
 
@@ -33,14 +31,6 @@ ENDED_BY_SIGNAL = 128
 
 #: Packages whose complaints are about what they were given.
 PACKAGES = ("golden", "hdl", "narrowgauge", "sim", "synth")
-
-
-class Terminated(KeyboardInterrupt):
-    """The program was asked to end, or its terminal is gone; it tidies up as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def run(work: Callable[[], int]) -> int:
@@ -65,20 +55,14 @@ def run(work: Callable[[], int]) -> int:
     if sys.stdout is None:  # closed by whoever started the program
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        with _raised_on_termination():
-            status = work()
-            # What is still in the buffer may not fit on the disk either.
-            sys.stdout.flush()
-            return status
+        with raised():
+            return work()
     except KeyboardInterrupt as error:
-        end_workers()
         number = error.number if isinstance(error, Terminated) else signal.SIGINT
         _complain("interrupted")
         return ENDED_BY_SIGNAL + number
     except Exception as error:
-        is_read = _is_read(sys.stdout)
-        _drop_unwritable(sys.stdout)
-        if isinstance(error, BrokenPipeError) and not is_read:
+        if isinstance(error, BrokenPipeError) and not _is_read(sys.stdout):
             return ENDED_BY_SIGNAL + signal.SIGPIPE
         line = explain(error)
         if line is None:
@@ -167,33 +151,3 @@ def _is_read(stream: TextIO) -> bool:
     poll = select.poll()
     poll.register(number, 0)
     return not any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _drop_unwritable(stream: TextIO) -> None:
-    """Forget what ``stream`` does not take, or Python complains once more at its exit."""
-    try:
-        stream.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-@contextlib.contextmanager
-def _raised_on_termination() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP exceptions, so that blocks that tidy up are not skipped."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            # What is ignored stays so, as under nohup.
-            if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,10 +12,11 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from narrowgauge.signals import deferred
 
 __all__ = ["MANIFEST", "result_folder", "write_text"]
 
@@ -85,7 +86,7 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
         with _as_mistakes(path, stage, target):
             yield new
             write_text(new / MANIFEST, _manifest(new, command))
-            with _without_interruption():
+            with deferred():
                 if target.exists():
                     _exchange(_earlier_entries(target, path, command), stage, target)
                 else:
@@ -182,26 +183,20 @@ def _hash(path: Path) -> str:
 def _as_mistakes(path: str | Path, *folders: Path) -> Iterator[None]:
     """Say of an error of the file system in which output it happened.
 
-    Errors with files outside of ``folders``, if any are given, are none of the output's.
+    Errors with files outside of ``folders``, if any are given, are none of the output's.  One that
+    was explained already named a folder that the user has never seen.
     """
     try:
         yield
-    except OSError as error:
-        ours = not folders or error.errno in MEDIUM_ERRORS
-        if isinstance(error.filename, str | os.PathLike):
-            ours = ours or any(Path(error.filename).is_relative_to(one) for one in folders)
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        ours = not folders or cause.errno in MEDIUM_ERRORS
+        if isinstance(cause.filename, str | os.PathLike):
+            ours = ours or any(Path(cause.filename).is_relative_to(one) for one in folders)
         if not ours:
             raise
         raise ValueError(
-            f"output must be writable, not {str(path)!r} ({error.strerror})"
-        ) from error
-
-
-@contextlib.contextmanager
-def _without_interruption() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM until a few renames are done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            f"output must be writable, not {str(path)!r} ({cause.strerror})"
+        ) from cause

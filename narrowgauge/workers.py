@@ -10,16 +10,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["end_workers", "worker_pool"]
+from narrowgauge.signals import ENDING, deferred
+
+__all__ = ["worker_pool"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How long a worker may take to end itself, in seconds.
 PATIENCE_S = 2.0
-
-#: Signals that end a program.
-ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 #: Exit code of a worker that was told to end, as shells count.
 ENDED = 128 + signal.SIGTERM
@@ -50,11 +49,11 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            end_workers()
+            _end_workers()
             raise
 
 
-def end_workers() -> None:
+def _end_workers() -> None:
     """End all worker processes of this one: they tidy up, or are killed after a while."""
     workers = multiprocessing.active_children()
     for worker in workers:
@@ -74,13 +73,14 @@ class _Pool(ProcessPoolExecutor):
     """Pool whose workers end when they are told to in the middle of a job."""
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        # Workers are started here, and must not be cut off from their parent, or be reached by
-        # Ctrl-C, before they are prepared.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        try:
-            return super().submit(_work, function, *args, **kwargs)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # Workers are started here.  They must not be cut off from their parent before they have
+        # read what to do, nor be reached by Ctrl-C before they are prepared: they inherit the mask.
+        with deferred():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+            try:
+                return super().submit(_work, function, *args, **kwargs)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -110,7 +110,7 @@ def test_help_of_commands(capsys, command):
 def test_examples_are_right(capsys, monkeypatch, measured, tmp_path):
     """Every example of the help is accepted, up to the work itself."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("synth.verilog.write", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr("synth.verilog.write", lambda *_, **__: None)
     main(["--help"])
     examples = re.findall(
         r"^ +narrowgauge ((?:compare|table|generate) .*)$", capsys.readouterr().out, re.M
@@ -237,7 +237,7 @@ def written(monkeypatch):
         (folder / "top.v").write_text("module top; endmodule\n")
         calls.append((component, spec, clock_ns))
 
-    monkeypatch.setattr("synth.verilog.write", write, raising=False)
+    monkeypatch.setattr("synth.verilog.write", write)
     return calls
 
 
@@ -252,6 +252,20 @@ def test_generate(capsys, tmp_path, written):
     assert (array.mac.length, array.mac.bits, spec, clock_ns) == (100, 6, "tapered6", 1.25)
     assert "top.v" in capsys.readouterr().out
     assert (target / "top.v").exists()
+
+
+def test_generate_for_real(tmp_path, capsys):
+    """Whole folder, twice the same bytes."""
+    seen = []
+    for _ in range(2):
+        assert main(["generate", "fixed-mac", "fixed4", "-o", str(tmp_path / "out")]) == 0
+        files = sorted((tmp_path / "out").iterdir())
+        seen.append({path.name: path.read_bytes() for path in files})
+    assert seen[0] == seen[1]
+    kinds = {Path(name).suffix for name in seen[0]}
+    assert {".v", ".json", ".sdc", ".core"} <= kinds
+    listed = capsys.readouterr().out.splitlines()
+    assert {f"  {name}" for name in seen[0]} - {"  .narrowgauge"} <= set(listed)
 
 
 def test_generate_uses_the_first_preset(tmp_path, written):
@@ -414,7 +428,7 @@ def test_compare_twice(tmp_path, measured):
 )  # fmt: skip
 def test_bad_input(capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("synth.verilog.write", lambda *_, **__: None, raising=False)
+    monkeypatch.setattr("synth.verilog.write", lambda *_, **__: None)
     assert re.match(message, refused(capsys, *arguments))
     assert os.listdir(tmp_path) == []
 
@@ -659,8 +673,9 @@ def test_terminal(tmp_path, columns):
     arguments = ["compare", "-o", str(tmp_path / "out"), "--formats", "fixed8,tapered8,fixed6"]
     text, status = on_terminal(FAKE, arguments, columns)
     assert status == 0
-    assert "3/3" in text
-    assert "\x1b[2K" in text  # the line of the bar is erased
+    last, _, after = text.rpartition("3/3")
+    assert "1/3" in last or "0/3" in last
+    assert "\x1b[2K" in after  # the line of the bar is erased
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     tables = plain[plain.rindex("digits: ") : plain.rindex("Report:")]
     assert max(len(line) for line in tables.splitlines()) <= columns
@@ -699,23 +714,60 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 def busy():
-    """Run for ever, like a tool that hangs, with a child process and a temporary folder."""
+    """Run for ever, like a tool that hangs.
+
+    Nobody looks after one of its child processes; the other one is in a session of its own.
+    """
+    with open("started", "a") as file:
+        file.write("x")
     with tempfile.TemporaryDirectory():
-        subprocess.run(["sleep", "600"], check=False)
+        forgotten = subprocess.Popen(["sleep", "600"])
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        try:
+            forgotten.wait()
+        finally:
+            child.kill()
+            child.wait()
 
 
-#: Does it twice at a time.
+def fail_when_busy(mark):
+    """Fail like a job with bad input, while another one is busy."""
+    wait_until(lambda: len(marked(mark)) == 6)
+    parse("x")
+
+
+#: Does several jobs, two at a time.
 BUSY = """
-import sys
+import os, sys
 from narrowgauge import errors, output, workers
-from tests.test_narrowgauge_cli import busy
+from tests.test_narrowgauge_cli import busy, fail_when_busy
 def work():
     with output.result_folder("out", "compare"), workers.worker_pool(2) as pool:
+        if len(sys.argv) > 1:
+            pool.submit(busy)
+            pool.submit(fail_when_busy, os.environ["MARK"]).result()
         for future in [pool.submit(busy) for _ in range(4)]:
             future.result()
 if __name__ == "__main__":
     sys.exit(errors.run(work))
 """
+
+
+def start_busy(folder, mark, *arguments):
+    (folder / "busy.py").write_text(BUSY)
+    (folder / "scratch").mkdir()
+    return subprocess.Popen(
+        [sys.executable, "busy.py", *arguments],
+        cwd=folder,
+        env=environment(MARK=mark, TMPDIR=str(folder / "scratch")),
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def check_nothing_is_left(folder, mark):
+    wait_until(lambda: not marked(mark), 5)
+    assert set(os.listdir(folder)) == {"busy.py", "scratch", "started"}
+    assert os.listdir(folder / "scratch") == []
 
 
 @needs_proc
@@ -730,24 +782,28 @@ if __name__ == "__main__":
 )
 def test_interruption(tmp_path, number, to_all):
     """As on a terminal, all processes of the group get the signal; or the main one alone does."""
-    (tmp_path / "busy.py").write_text(BUSY)
-    (tmp_path / "scratch").mkdir()
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        [sys.executable, "busy.py"],
-        cwd=tmp_path,
-        env=environment(MARK=mark, TMPDIR=str(tmp_path / "scratch")),
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    # The program, the tracker of its resources, two workers and what these run.
-    wait_until(lambda: len(marked(mark)) == 6)
+    process = start_busy(tmp_path, mark)
+    # The program, the tracker of its resources, and two workers with two children each.
+    wait_until(lambda: len(marked(mark)) == 8)
     (os.killpg if to_all else os.kill)(process.pid, number)
     _, error = process.communicate(timeout=30)
     assert error == "narrowgauge: interrupted\n"
     assert process.returncode == 128 + number
-    wait_until(lambda: not marked(mark), 5)
-    assert sorted(os.listdir(tmp_path)) == ["busy.py", "scratch"]
-    assert os.listdir(tmp_path / "scratch") == []
+    check_nothing_is_left(tmp_path, mark)
+    # None of the jobs that were waiting was begun.
+    assert (tmp_path / "started").read_text() == "xx"
+
+
+@needs_proc
+def test_mistake_ends_other_jobs(tmp_path):
+    mark = uuid.uuid4().hex
+    process = start_busy(tmp_path, mark, "fail")
+    _, error = process.communicate(timeout=60)
+    assert error.startswith("narrowgauge: error: format must be like tapered8")
+    assert error.count("\n") == 1
+    assert process.returncode == 2
+    check_nothing_is_left(tmp_path, mark)
 
 
 @needs_proc

@@ -1,11 +1,13 @@
 """Results appear whole or not at all, and nothing of the user's is lost."""
 
+import errno
 import os
 import resource
 import shutil
 import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,12 @@ def test_appears_at_the_end(tmp_path):
     with result_folder(target, "compare") as folder:
         (folder / "a.txt").write_text("one")
         assert not target.exists()
-        # Renaming works within a file system only.
-        assert folder.stat().st_dev == tmp_path.stat().st_dev
+        # Renaming works within a file system only, which a folder beside the target is on.
+        assert folder.is_relative_to(tmp_path)
     assert (target / "a.txt").read_text() == "one"
+    # A folder that is there may be a mount, and so the only place on its file system.
+    with result_folder(target, "compare") as folder:
+        assert folder.is_relative_to(target)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -240,6 +245,18 @@ def test_full_disk(tmp_path):
     assert set(os.listdir(tmp_path / "out")) == {"a.txt", MANIFEST}
 
 
+def test_full_disk_that_was_explained_already(tmp_path):
+    def write():
+        with result_folder(tmp_path / "out", "generate") as folder:
+            try:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            except OSError as error:
+                raise ValueError(f"folder must be writable, not {folder}") from error
+
+    with pytest.raises(ValueError, match=r"output must be writable, not '.*out' \(No space left"):
+        write()
+
+
 def test_other_errors_are_not_the_outputs(tmp_path):
     missing = tmp_path / "missing.onnx"
     with pytest.raises(FileNotFoundError), result_folder(tmp_path / "out", "compare"):
@@ -266,16 +283,24 @@ def test_failed_exchange_is_undone(tmp_path, monkeypatch, failing):
 
 
 def test_interruption_waits_for_the_exchange(tmp_path, monkeypatch):
+    """Even if another thread receives the signal."""
     write_result(tmp_path / "out", {"a.txt": "one", "b.txt": "two"})
     rename = Path.rename
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
 
     def interrupted(self, target):
         os.kill(os.getpid(), signal.SIGINT)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_result(tmp_path / "out", {"a.txt": "new", "c.txt": "three"})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_result(tmp_path / "out", {"a.txt": "new", "c.txt": "three"})
+    finally:
+        end.set()
+        thread.join()
     assert contents(tmp_path) == {"out/a.txt": "new", "out/c.txt": "three"}
 
 
