@@ -47,8 +47,8 @@ TILE_LENGTHS = (3, 1, 7, 2, 3)
 
 #: Images whose layers are run on an array, and the most rows of activations of each layer.
 IMAGES = 2
-LAYER_ROWS = 9
-LAYER_COLS = 7
+LAYER_ROWS = 5
+LAYER_COLS = 5
 
 
 @dataclass(frozen=True, kw_only=True)

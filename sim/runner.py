@@ -258,7 +258,7 @@ class _Verilator(Simulator):
             root = folder / "tools" / "verilator"
             variables |= {
                 "VERILATOR_ROOT": str(root),
-                "PATH": os.pathsep.join([str(root / "bin"), os.environ["PATH"]]),
+                "PATH": os.pathsep.join([str(root / "bin"), os.environ.get("PATH", os.defpath)]),
             }
         for runtime in shared.glob("verilated*.o"):
             copy = folder / "build" / runtime.name

@@ -23,7 +23,7 @@ if PARAMETERS.thorough:
     SIZES += [(13, 5, 11), (11, 61, 2), (2, 37, 17), (1, 3, 13), (17, 2, 1), (1, 101, 1)]
 
 #: Tiles with settings of their own.
-TILE_COUNT = 40 if PARAMETERS.thorough else 15
+TILE_COUNT = 25 if PARAMETERS.thorough else 15
 
 #: Layers of the network, and phases of a tile in which it is reset, if not all of them.
 SOME_LAYERS = 2

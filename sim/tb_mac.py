@@ -26,7 +26,7 @@ PAIR_BITS = 8
 SOME_PAIRS = 2000
 
 #: Batches of dot products with one setting, and dot products in each.
-BATCHES, BATCH = (50, 8) if PARAMETERS.thorough else (10, 6)
+BATCHES, BATCH = (20, 15) if PARAMETERS.thorough else (10, 6)
 
 #: Most products in a random dot product.
 LENGTH = min(40, MAC.length)

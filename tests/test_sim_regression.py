@@ -1,0 +1,162 @@
+"""The regression: what it runs, what it reports, and how a failure is repeated."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import narrowgauge.regression
+from golden.formats import parse
+from narrowgauge.catalogue import DESIGNS, Options
+from narrowgauge.regression import Case, bench_job, cases, default_seed, run
+from sim.layout import unpack
+from tests.simulators import needs_icarus
+
+
+def test_all_cases():
+    """Every design in every preset; arrays in several shapes for the first one."""
+    chosen = cases()
+    assert {(case.design, case.spec) for case in chosen} == {
+        (design.name, spec) for design in DESIGNS.values() for spec in design.presets
+    }
+    names = [case.name for case in chosen]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"\S+", name) for name in names)
+    arrays = [case for case in chosen if case.design == "tapered-array"]
+    assert [case.name.split("/")[2] for case in arrays] == [
+        "4x4", "1x3", "3x1-gated", "2x5-pe", "3x2-pe-gated", "4x4", "4x4", "4x4",
+    ]  # fmt: skip
+
+
+def test_chosen_cases():
+    names = [case.name for case in cases(["tapered-mac", "fixed-mac", "tapered-mac"])]
+    assert names[:2] == ["tapered-mac/tapered8:runs=4-7", "tapered-mac/tapered8"]
+    assert "fixed-mac/fixed8" in names
+    assert len(set(names)) == len(names)
+    names = [case.name for case in cases(["tapered-mac", "fixed-mac"], ["tapered7:max_run=4"])]
+    assert names == ["tapered-mac/tapered7:max_run=4"]
+    names = [case.name for case in cases(["fixed-encoder"], ["fixed5", "fixed6"])]
+    assert names == ["fixed-encoder/fixed5", "fixed-encoder/fixed6"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["fixed-x"],), "design must be one of .*fixed-mac.*, not 'fixed-x'"),
+        ((["fixed-mac"], ["tapered8"]), "spec must be a format of fixed-mac, not 'tapered8'"),
+        ((["fixed-mac"], ["fixed99"]), "bits must be between 2 and 16, not 99"),
+    ],
+)
+def test_refused_cases(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cases(*arguments)
+
+
+def test_seed(monkeypatch):
+    monkeypatch.delenv("NARROWGAUGE_SEED", raising=False)
+    assert default_seed() == 1
+    monkeypatch.setenv("NARROWGAUGE_SEED", "77")
+    assert default_seed() == 77
+    monkeypatch.setenv("NARROWGAUGE_SEED", "-1")
+    with pytest.raises(ValueError, match="NARROWGAUGE_SEED must be an integer of at least 0, not"):
+        default_seed()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"jobs": 0}, "jobs must be at least 1, not 0"),
+        ({"simulator": "x"}, "simulator must be one of icarus, verilator, not 'x'"),
+    ],
+)
+def test_refused_run(options, message):
+    with pytest.raises(ValueError, match=message):
+        run([], **options)
+
+
+def test_job_of_a_mac():
+    """The bench learns of the latency, the ports and the widths from the component."""
+    case = Case(design="tapered-mac", spec="tapered5", options=Options(length=100))
+    job = bench_job(case, seed=9, thorough=False, tests=["every_pair"])
+    component = DESIGNS["tapered-mac"].build(parse("tapered5"), Options(length=100))
+    assert job.top == component.module_name
+    assert f"module {job.top} (" in job.verilog
+    assert (job.seed, job.tests, job.arrays) == (9, ("every_pair",), {})
+    parameters = json.loads(json.dumps(job.parameters))
+    assert parameters["attributes"] == {"latency": component.latency}
+    assert parameters["mac"]["length"] == 100
+    assert parameters["thorough"] is False
+    pair = parameters["ports"]["i__payload"]
+    assert pair["direction"] == "in"
+    fields = {name: [int(v) for v in column] for name, column in unpack(pair, [0x5C3]).items()}
+    assert fields == {"activation": [3], "weight": [14], "last": [1]}
+    assert parameters["ports"]["o__payload"]["direction"] == "out"
+    declared = re.findall(r"^  (?:input|output) .* (\w+)[,;]?(?: +//.*)?$", job.verilog, re.M)
+    ports = declared[: len(parameters["ports"]) + 2]
+    assert set(ports) == {"clk", "rst", *parameters["ports"]}
+
+
+def test_job_of_an_array():
+    case = Case(design="fixed-array", spec="fixed8", options=Options(rows=2, cols=3))
+    job = bench_job(case)
+    component = DESIGNS["fixed-array"].build(parse("fixed8"), Options(rows=2, cols=3))
+    attributes = job.parameters["attributes"]
+    assert (attributes["rows"], attributes["cols"]) == (2, 3)
+    assert all(cycles == component.cycles(length) for length, cycles in attributes["tiles"])
+    layers = {key.split("/")[0] for key in job.arrays}
+    assert len(layers) >= 4
+    for name in layers:
+        rows, length = job.arrays[f"{name}/activations"].shape
+        assert job.arrays[f"{name}/weights"].shape == (length, 5)
+        assert job.arrays[f"{name}/results"].shape == (rows, 5)
+        assert parse(str(job.arrays[f"{name}/result_format"])).stem == "fixed"
+    # Real tensors, not zeros: the codes of a layer differ.
+    assert all(len(np.unique(job.arrays[f"{name}/results"])) > 5 for name in layers)
+
+
+@needs_icarus
+def test_run():
+    """Outcomes in the order of the cases, whichever is done first."""
+    chosen = [
+        Case(design="fixed-mac", spec="fixed4", options=Options()),
+        *cases(["tapered-decoder"], ["tapered4", "tapered3"]),
+    ]
+    told = {}
+    outcomes = run(chosen, simulator="icarus", seed=3, thorough=False, progress=told.__setitem__)
+    assert all(outcome.passed for outcome in outcomes), outcomes
+    assert list(dict.fromkeys(outcome.case for outcome in outcomes)) == chosen
+    assert [told[case] for case in chosen] == [
+        [outcome for outcome in outcomes if outcome.case == case] for case in chosen
+    ]
+    assert {outcome.seed for outcome in outcomes} == {3}
+    assert all(outcome.seconds >= 0 and outcome.message == "" for outcome in outcomes)
+    assert all(re.fullmatch(r"icarus \d+\.\d+", outcome.simulator) for outcome in outcomes)
+    assert outcomes[-1].name == "tapered-decoder/tapered3/every_code"
+
+
+@needs_icarus
+def test_repeat():
+    """One test of one case, by name and seed."""
+    (case,) = cases(["fixed-mac"], ["fixed4"])
+    options = {"simulator": "icarus", "jobs": 1, "thorough": False}
+    (outcome,) = run([case], seed=5, tests=["longest_sums"], **options)
+    assert (outcome.test, outcome.passed, outcome.seed) == ("longest_sums", True, 5)
+    (outcome,) = run([case], tests=["no_such_test"], **options)
+    assert (outcome.test, outcome.passed, outcome.message) == ("run", False, "no test ran")
+
+
+@needs_icarus
+def test_no_case():
+    assert run([]) == []
+
+
+def test_no_calibration(monkeypatch):
+    """A file of the embedded network without calibration images is an error in words."""
+    embedded = narrowgauge.regression.digits()
+    without = replace(embedded, data=replace(embedded.data, calibration=None))
+    monkeypatch.setattr(narrowgauge.regression, "digits", lambda: without)
+    with pytest.raises(ValueError, match="calibration of the embedded network must be there"):
+        narrowgauge.regression._layer_arrays("fixed7")
