@@ -491,7 +491,9 @@ class Plan:
         cost: dict[Net, int] = {}
         order = _drivers_first(net for net in uses if is_combinational(net))
         for net in order:
-            inner = [used for used in _operands(net) if used in self.inlined]
+            # Every expression of a block stands on its own.
+            operands = () if isinstance(net.source, Choice) else _operands(net)
+            inner = [used for used in operands if used in self.inlined]
             limit = LONGEST_EXPRESSION * (2 if _kind(net) in ("mux", "copy") else 1)
             total = (_kind(net) != "copy") + sum(cost[used] for used in inner)
             # Too long: name the longest operands.

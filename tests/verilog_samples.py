@@ -49,6 +49,7 @@ ARITHMETIC = {
     "multiply_add": lambda a, b: a * b + a,
     "low_product": lambda a, b: (a * b)[:2],
     "minus_sum": lambda a, b: -(a + b) - (b - a),
+    "difference_of_differences": lambda a, b: (a - (b - a) - (a - (a + b)))[:3],
     "plus_constant": lambda a, b: (a + 5) * 3 - b * 4,
     "masked": lambda a, b: (a & 5) | (b ^ -1),
 }
