@@ -25,6 +25,7 @@ __all__ = [
     "Switch",
     "Wire",
     "flatten",
+    "identifier",
     "parse",
 ]
 
@@ -196,7 +197,7 @@ def flatten(modules: dict[str, Module], top: str) -> Module:
         for other in inner.cells:
             parameters = dict(other.parameters)
             if "MEMID" in parameters:
-                memory_name = str(parameters["MEMID"]).removeprefix("\\")
+                memory_name = identifier(str(parameters["MEMID"]))
                 parameters["MEMID"] = rename(memory_name)
             connections = {
                 port: _renamed(value, rename) for port, value in other.connections.items()
@@ -285,7 +286,7 @@ class _Parser:
         while (line := self._next()) is not None:
             word, _, rest = line.partition(" ")
             if word == "module":
-                module = self._read_module(_plain(rest))
+                module = self._read_module(identifier(rest))
                 result[module.name] = module
             elif word != "attribute":
                 raise self._refuse(repr(line))
@@ -298,7 +299,7 @@ class _Parser:
             match word:
                 case "attribute":
                     key, _, value = rest.partition(" ")
-                    self._attributes[_plain(key)] = self._parameter(value)
+                    self._attributes[identifier(key)] = self._parameter(value)
                     continue
                 case "wire":
                     wire = self._read_wire(rest.split())
@@ -312,7 +313,7 @@ class _Parser:
                     body, end, _ = self._read_body()
                     if end != "end":
                         raise self._refuse(f"{end!r} in a process")
-                    module.processes.append(Process(_plain(rest), body))
+                    module.processes.append(Process(identifier(rest), body))
                 case "connect":
                     module.connections.append(self._assignment(rest))
                 case "end":
@@ -335,16 +336,16 @@ class _Parser:
                     next(rest)  # the position of the port
                 case _:
                     raise self._refuse(f"the wire option {word!r}")
-        return Wire(_plain(words[-1]), width, signed, port, self._attributes)
+        return Wire(identifier(words[-1]), width, signed, port, self._attributes)
 
     def _read_memory(self, words: list[str]) -> Memory:
         if len(words) != 5 or words[0] != "width" or words[2] != "size":
             raise self._refuse(f"the memory {' '.join(words)!r}")
-        return Memory(_plain(words[4]), int(words[1]), int(words[3]))
+        return Memory(identifier(words[4]), int(words[1]), int(words[3]))
 
     def _read_cell(self, header: str) -> Cell:
         kind, _, name = header.partition(" ")
-        cell = Cell(_plain(kind), _plain(name.strip()), self._attributes)
+        cell = Cell(identifier(kind), identifier(name.strip()), self._attributes)
         while True:
             word, rest = self._statement()
             key, _, value = rest.partition(" ")
@@ -353,11 +354,11 @@ class _Parser:
                     kind = key if key in ("signed", "real") else ""
                     if kind:
                         key, _, value = value.partition(" ")
-                    cell.parameters[_plain(key)] = self._parameter(value, kind)
+                    cell.parameters[identifier(key)] = self._parameter(value, kind)
                 case "connect":
-                    cell.connections[_plain(key)] = self._sigspec(value)
+                    cell.connections[identifier(key)] = self._sigspec(value)
                     if value[0] in "\\$" and "[" not in value.partition(" ")[2]:
-                        cell.outputs.add(_plain(key))
+                        cell.outputs.add(identifier(key))
                 case "end":
                     return cell
                 case _:
@@ -419,7 +420,7 @@ class _Parser:
         word, rest = words[0], words[1:]
         if word[0] not in "\\$":
             return (self._bits(word),), rest
-        wire = self._module.wires.get(_plain(word))
+        wire = self._module.wires.get(identifier(word))
         if wire is None:
             raise self._refuse(f"the unknown wire {word!r}")
         if not rest or not rest[0].startswith("["):
@@ -450,6 +451,6 @@ class _Parser:
         return self._bits(text)
 
 
-def _plain(name: str) -> str:
-    """Name without the backslash of a name that a user chose."""
-    return name.removeprefix("\\")
+def identifier(name: str) -> str:
+    """Name without the backslash of names that a user chose, unless it would look like no such."""
+    return name if name.startswith("\\$") else name.removeprefix("\\")

@@ -23,6 +23,7 @@ from amaranth.lib.wiring import In, Out
 
 from synth import rtlil
 from synth.verilog_files import constraints, core_file, description, ports_of
+from synth.verilog_names import plain_name
 from synth.verilog_writer import write_module
 
 __all__ = ["VerilogDesign", "to_verilog", "write"]
@@ -94,11 +95,11 @@ def to_verilog(component: Any, name: str | None = None) -> VerilogDesign:
     Raises
     ------
     ValueError
-        If two different components have one module name, or a component has something that
-        plain Verilog has not (an assertion, say).
+        If two different components have one module name, one is no plain identifier, or a
+        component has something that plain Verilog has not (an assertion, say).
     """
     hierarchy = _Hierarchy()
-    top = hierarchy.convert(component, name or str(component.module_name))
+    top = hierarchy.convert(component, component.module_name if name is None else name)
     extra = hierarchy.extra_ports[top]
     return VerilogDesign(
         top,
@@ -253,6 +254,8 @@ class _Hierarchy:
 
     def convert(self, component: Any, name: str) -> str:
         """Write the module of ``component`` unless it is there already; return its name."""
+        if plain_name(name) != name:
+            raise ValueError(f"module_name must be a plain Verilog identifier, not {name!r}")
         kind = type(component), component.signature
         if self._kinds.setdefault(name, kind) != kind:
             raise ValueError(f"module_name must be of one component, not {name!r} of two")

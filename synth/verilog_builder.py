@@ -340,7 +340,7 @@ class _Builder:
         return self._is_whole(value) and self._whole(value) in processes
 
     def _memory_of(self, cell: rtlil.Cell) -> str:
-        return str(cell.parameters["MEMID"]).removeprefix("\\")
+        return rtlil.identifier(str(cell.parameters["MEMID"]))
 
     def _register(
         self,

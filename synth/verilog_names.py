@@ -37,7 +37,9 @@ def plain_name(name: str) -> str:
     ``operand.shift`` becomes ``operand_shift``, ``code[3]`` becomes ``code_3``, ``total$7`` (what
     Amaranth makes of a second ``total``) becomes ``total``, and ``integer`` becomes ``integer_``.
     """
-    plain = re.sub(r"\W+", "_", re.sub(r"\$\d+\b", "", name)).strip("_") or "signal"
+    # A second `total` is called `total$7` by Amaranth.
+    plain = re.sub(r"\$\d+\b", "", name)
+    plain = re.sub(r"\W+", "_", plain, flags=re.ASCII).strip("_") or "signal"
     if name.startswith("_") or plain[0].isdigit():
         plain = f"_{plain}"
     return f"{plain}_" if plain in KEYWORDS else plain
@@ -48,6 +50,9 @@ class Namespace:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._taken
 
     def reserve(self, name: str) -> str:
         """Take ``name``, which must not have been taken before."""

@@ -366,7 +366,8 @@ class Plan:
         base, labels = self._labels[net]
         if value not in labels:
             return None
-        return base, plain_name(f"{base}_{labels[value]}".upper())
+        name = plain_name(f"{base}_{labels[value]}").upper()
+        return None if name in self._space else (base, name)
 
     def _name_part_bases(self) -> None:
         """Give a name to everything that bits are selected from at run time."""
@@ -506,7 +507,7 @@ class Plan:
             cost[net] = total
             if net not in self.names and self._may_inline(net, uses[net], total):
                 self.inlined.add(net)
-        for net in order:
+        for net in uses:
             if net not in self.inlined and net not in self.names:
                 name = self._derived_name(net, uses[net])
                 bits = 0

@@ -6,6 +6,7 @@ result, and whatever depends on a sign says so; see :mod:`synth.verilog_logic`.
 """
 
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -114,7 +115,7 @@ def write_module(
     optional : collection of str
         Inputs that are left out if nothing uses them.
     header : sequence of str
-        Lines of the comment above the module.
+        Paragraphs of the comment above the module.
     states : mapping of str to mapping of int to str, optional
         Names of the values of a wire, by the name of the wire.
     hidden : collection of str
@@ -140,8 +141,8 @@ class _Writer:
         self._logic = plan.logic
         self._header = header
         self._order = {name: position for position, name in enumerate(ports)}
-        # Value and width by name, for each enumeration.
-        self._labels: dict[str, dict[str, tuple[int, int]]] = {}
+        # Enumeration, value and width by name.
+        self._labels: dict[str, tuple[str, int, int]] = {}
 
     def module(self) -> VerilogModule:
         """Write everything."""
@@ -157,7 +158,11 @@ class _Writer:
             *_sections(body),
         ]
 
-        lines = [f"// {line}".rstrip() for line in self._header]
+        lines = [
+            f"// {line}"
+            for text in self._header
+            for line in textwrap.wrap(text.encode("ascii", "replace").decode(), COLUMNS - 3)
+        ]
         lines += self._port_list()
         for section in sections:
             if section:
@@ -199,9 +204,8 @@ class _Writer:
         bits, width = number_
         if width == target.width and (label := self._plan.label(target, bits)):
             base, name = label
-            known = self._labels.setdefault(base, {})
-            # Two enumerations of one name may give one name to different values.
-            if known.setdefault(name, (bits, width)) == (bits, width):
+            # Another enumeration may have given this name to another value.
+            if self._labels.setdefault(name, (base, bits, width))[1:] == (bits, width):
                 return leaf(name)
         negative = target.signed and width == target.width and bits >> width - 1
         return number(bits, width, signed=bool(negative))
@@ -481,14 +485,15 @@ class _Writer:
         return _table(rows)
 
     def _local_parameters(self) -> list[str]:
-        rows = []
-        for labels in self._labels.values():
-            for name, (value, bits) in sorted(labels.items(), key=lambda item: item[1]):
-                rows.append((_shape(False, bits - 1, 0), name, f"{bits}'d{value}"))
-        width = max((len(name) for _, name, _ in rows), default=0)
-        return _table(
-            [("localparam", shape, f"{name:{width}} = {value};", "") for shape, name, value in rows]
-        )
+        bases = list(dict.fromkeys(base for base, _, _ in self._labels.values()))
+        width = max(map(len, self._labels), default=0)
+        rows = [
+            ("localparam", _shape(False, bits - 1, 0), f"{name:{width}} = {bits}'d{value};", "")
+            for name, (base, value, bits) in sorted(
+                self._labels.items(), key=lambda item: (bases.index(item[1][0]), item[1][1])
+            )
+        ]
+        return _table(rows)
 
     def _port_list(self) -> list[str]:
         """Write the header of the module, one port a line."""

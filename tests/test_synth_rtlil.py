@@ -107,6 +107,11 @@ def test_attributes_belong_to_what_follows_them(unit):
     assert unit.cells[0].attributes == {"keep": 1}
 
 
+def test_a_name_that_looks_like_a_temporary_is_none():
+    module = parse("module \\m\nwire \\$1\nwire $1\nend")["m"]
+    assert list(module.wires) == ["\\$1", "$1"]
+
+
 def test_memories(unit):
     assert unit.memories == {"table": Memory("table", 8, 16)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from amaranth.back import rtlil as amaranth_rtlil
 from amaranth.back import verilog as amaranth_verilog
-from amaranth.hdl import Assert, Module, Shape, Value
+from amaranth.hdl import Assert, Module, Shape, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
@@ -302,7 +302,7 @@ def assert_alike(expected, got, *, unknown_rows=0):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operators_simulate_alike(tmp_path, name):
     component = samples.Operators(OPERATIONS[name])
-    inputs, rows = stimuli(component, 300)
+    inputs, rows = stimuli(component, 160)
     expected = simulate_amaranth(component, inputs, rows, clock=False)
     got = simulate_icarus(tmp_path, component, inputs, rows, clock=False)
     assert_alike(expected, got)
@@ -654,6 +654,46 @@ def test_name_of_the_top_can_be_chosen():
     assert to_verilog(samples.Tables()).resets == ()
 
 
+class Odd(wiring.Component):
+    """Größe: a long first sentence of a docstring, which needs more than one line of a comment
+    because it does not stop where it could."""
+
+    module_name = "odd"
+    a: In(2)
+    reset: In(1)
+    y: Out(2)
+    z: Out(2)
+
+    def elaborate(self, platform):
+        m = Module()
+        # Names that are no identifiers, that collide once they are, or with those of states.
+        for n, name in enumerate(("größe", "1st", "gr__e", "WALK_A_B", "begin", "_x", "$y")):
+            state = Signal(2, name=name)
+            m.d.sync += state.eq(state + self.a + n)
+            m.d.comb += self.z[n % 2].eq(state.xor()) if n < 2 else []
+            with m.If(state == 3):
+                m.d.comb += self.y.eq(state)
+        for machine in ("walk", "walk_a"):
+            with m.FSM(name=machine):
+                for state in ("A_B", "B", "A B"):
+                    with m.State(state):
+                        m.d.comb += self.y[1].eq(self.a[0])
+                        m.next = "B" if machine == "walk" else "A B"
+        return m
+
+
+@needs_icarus
+def test_odd_names_stay_apart(tmp_path):
+    component = Odd()
+    design = to_verilog(component)
+    assert design.text.isascii()
+    assert design.text.startswith("// Gr??e: a long first sentence of a docstring, which needs")
+    assert all(len(line) <= 100 for line in design.text.splitlines())
+    inputs, rows = stimuli(component, 100)
+    expected = simulate_amaranth(component, inputs, rows, clock=True)
+    assert_alike(expected, simulate_icarus(tmp_path, component, inputs, rows, clock=True))
+
+
 # ---------------------------------------------------------------------------------- refusals
 
 
@@ -686,6 +726,12 @@ class Asserting(wiring.Component):
 def test_two_components_of_one_name_are_refused():
     with pytest.raises(ValueError, match="module_name must be of one component, not 'adder_w4'"):
         to_verilog(Pair())
+
+
+@pytest.mark.parametrize("name", ["module", "two words", "a-b", "3d", "a.b", "a$1", ""])
+def test_a_module_name_that_needs_an_escape_is_refused(name):
+    with pytest.raises(ValueError, match="module_name must be a plain Verilog identifier, not '"):
+        to_verilog(samples.Adder(4), name)
 
 
 def test_what_plain_verilog_lacks_is_refused():
