@@ -407,6 +407,9 @@ class _Flow:
                     # Before optimisation, which can hide a loop or an undriven net.
                     "proc -latches error",
                     "flatten -noscopeinfo",
+                    # No library of ours has drivers of three states; left alone, optimisation
+                    # would take the third one for any value.
+                    "tribuf",
                     "opt_clean",
                     "check -assert",
                     f"synth -flatten -top {self.top} -run begin:fine {'-booth' if booth else ''}",

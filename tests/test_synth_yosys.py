@@ -173,6 +173,18 @@ def test_shorter_clock_costs_area(library, cache):
     assert 0.1 < impossible[1] <= tight[1]
 
 
+def test_near_miss_is_mapped_again(library, tmp_path, monkeypatch):
+    """Asking ABC for a little more saves the area of the next attempt, which is much faster."""
+    areas = []
+    for index, share in enumerate((synth.yosys.CLOSE, 0.0)):
+        monkeypatch.setattr(synth.yosys, "CLOSE", share)
+        cache = Cache(tmp_path / f"{index}")
+        mapped = map_netlist(MAC, "mac", library, clock_ns=1.45, cache=cache)
+        assert analyse(mapped.module, library).critical_path_ns <= 1.45
+        areas.append(mapped.area_um2)
+    assert areas[0] < 0.99 * areas[1]
+
+
 def test_wires_count_against_the_clock(library, cache):
     plain = map_netlist(MAC, "mac", library, clock_ns=1.6, cache=cache)
     wired = map_netlist(MAC, "mac", library, clock_ns=1.6, wire_cap_ff=1.0, cache=cache)
@@ -245,6 +257,7 @@ def test_cache_depends_on_everything(library, cache, monkeypatch):
         {},
         {"verilog": WIRE + " "},
         {"verilog": {"a.v": WIRE, "b.v": ""}},
+        {"verilog": {"a.v": WIRE, "b.v": WIRE}},
         {"top": "other"},
         {"library": smaller},
         {"clock_ns": 2.0},
@@ -293,6 +306,10 @@ REFUSED = {
     "undriven": (
         "module top(input a, output y); wire b; assign y = a & b; endmodule",
         r"Wire top\.\\b is used but has no driver",
+    ),
+    "three states": (
+        "module top(input a, input e, output y); assign y = e ? a : 1'bz; endmodule",
+        r"unmapped internal cell of type \$_TBUF_",
     ),
     "two drivers": (
         "module top(input a, input b, output y); assign y = a; assign y = b; endmodule",
@@ -464,6 +481,14 @@ def test_crash(code, message, library, cache, monkeypatch, private_folders):
     with pytest.raises(YosysError, match=message):
         map_netlist(WIRE, "top", library, cache=cache)
     assert not list(private_folders.iterdir())
+
+
+def test_temporary_files_go_with_the_folder(library, cache, monkeypatch):
+    """Whoever is killed leaves its files where they are removed."""
+    code = "import os; print(os.path.samefile(os.environ['TMPDIR'], '.')); raise SystemExit(1)"
+    sources_without_yosys(monkeypatch, code)
+    with pytest.raises(YosysError, match="could not map top: True$"):
+        map_netlist(WIRE, "top", library, cache=cache)
 
 
 def test_yosys_killed_half_way(library, cache, monkeypatch):
