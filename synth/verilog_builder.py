@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+from collections import Counter
 
 from synth import rtlil
 from synth.rtlil import RtlilError
@@ -80,10 +81,13 @@ class _Builder:
                 self._add(wire.name, Input())
         for target, value in module.connections:
             self._wiring[self._whole(target)] = value
+        # A process belongs to the register that alone takes its result.
+        reads = self._reads()
         states = {
-            self._whole(cell.connections["D"])
+            name
             for cell in module.cells
             if cell.kind in ("$dff", "$adff") and self._is_whole(cell.connections["D"])
+            if reads[name := self._whole(cell.connections["D"])] == 1
         }
         processes: dict[str, list[rtlil.Assignment | rtlil.Switch]] = {}
         choices = []
@@ -116,7 +120,7 @@ class _Builder:
         ports = [wire for wire in module.wires.values() if wire.port]
         return Logic(
             name=module.name,
-            inputs=[self._nets[wire.name] for wire in ports if wire.name in self._input_names()],
+            inputs=[self._nets[wire.name] for wire in ports if wire.port == "input" and wire.width],
             outputs={
                 wire.name: self._alias(wire)
                 for wire in ports
@@ -132,13 +136,29 @@ class _Builder:
                 if not wire.port
                 and wire.name in self._wiring
                 and wire.width
-                and wire.name[0] != "$"
+                and not _is_nameless(wire.name)
             ],
             fields=_fields(module),
         )
 
-    def _input_names(self) -> set[str]:
-        return {name for name, net in self._nets.items() if isinstance(net.source, Input)}
+    def _reads(self) -> Counter[str]:
+        """How often something takes bits of each wire."""
+        values = [value for _, value in self._module.connections]
+        for cell in self._module.cells:
+            values += [
+                value for port, value in cell.connections.items() if port not in cell.outputs
+            ]
+        bodies = [process.body for process in self._module.processes]
+        while bodies:
+            for statement in bodies.pop():
+                if isinstance(statement, rtlil.Assignment):
+                    values.append(statement.value)
+                else:
+                    values.append(statement.selector)
+                    bodies += [case.body for case in statement.cases]
+        return Counter(
+            part.wire for value in values for part in value if isinstance(part, rtlil.Chunk)
+        )
 
     def _alias(self, wire: rtlil.Wire) -> Alias:
         value = self._value((rtlil.Chunk(wire.name, 0, wire.width),))
@@ -147,7 +167,7 @@ class _Builder:
     def _add(self, name: str, source: Source) -> Net:
         wire = self._module.wires[name]
         net = Net(
-            None if name.startswith("$") else name,
+            None if _is_nameless(name) else name,
             wire.width,
             source,
             signed=wire.signed,
@@ -426,6 +446,11 @@ class _Builder:
             step = self._temporary("mux", common, down, b, (Number(0, common),))
             exact = self._temporary("add", common, result, step)
         return Operator("copy", [slice_of(exact, 0, width)])
+
+
+def _is_nameless(name: str) -> bool:
+    """Whether a tool made ``name``: Amaranth calls a signal that it finds no name for $signal."""
+    return name.startswith(("$", "\\$"))
 
 
 def _fields(module: rtlil.Module) -> dict[str, list[tuple[str, int]]]:

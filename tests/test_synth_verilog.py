@@ -503,10 +503,13 @@ def test_text_of_a_state_machine():
         """
   // Without a reset of its own.
   always @(posedge clk) begin
-    free <= a[5:0];
+    free   <= a[5:0];
+    first  <= first_next;
+    second <= {4'd0, step};
   end
 
   wire [1:0] flags_mode = (phase_state == PHASE_RUN) ? COLOUR_BLUE : COLOUR_RED;
+  assign chosen = choice + {1'b0, first};
 
   assign flags = {flags_mode, flags_steps, flags_busy};
 """,

@@ -299,6 +299,8 @@ class Registers(wiring.Component):
     free: Out(6)
     mixed: Out(8)
     constant: Out(4, init=9)
+    chosen: Out(9)
+    steps: Out(12)
 
     def elaborate(self, platform):
         m = Module()
@@ -318,6 +320,17 @@ class Registers(wiring.Component):
         free = Signal(6, reset_less=True)
         m.d.sync += free.eq(self.a)
         m.d.comb += self.free.eq(free)
+
+        # What is chosen goes to registers without reset and is used besides.
+        choice = Array([self.a, self.a + 1, 3, self.count])[self.b[:2]]
+        first, second = (Signal(8, name=name, reset_less=True) for name in ("first", "second"))
+        step = Signal(4)
+        with m.If(self.go):
+            m.d.comb += step.eq(self.a)
+        with m.Elif(self.a[0]):
+            m.d.comb += step[:2].eq(self.b)
+        m.d.sync += [first.eq(choice), second.eq(step)]
+        m.d.comb += [self.chosen.eq(choice + first), self.steps.eq(Cat(step, second))]
 
         # One bit follows at once, the others with the clock.
         m.d.comb += self.mixed[0].eq(self.go)
