@@ -487,7 +487,7 @@ def test_temporary_files_go_with_the_folder(library, cache, monkeypatch):
     """Whoever is killed leaves its files where they are removed."""
     code = "import os; print(os.path.samefile(os.environ['TMPDIR'], '.')); raise SystemExit(1)"
     sources_without_yosys(monkeypatch, code)
-    with pytest.raises(YosysError, match="could not map top: True$"):
+    with pytest.raises(YosysError, match=r"could not map top: True$"):
         map_netlist(WIRE, "top", library, cache=cache)
 
 
