@@ -93,7 +93,7 @@ def test_bench(shared, simulator, case):
 def test_seed():
     """The same seed makes the same stimuli, another one makes others."""
     case = Case(design="fixed-mac", spec="fixed4", options=Options())
-    planted = bench_job(case).verilog.replace("activation * weight", "activation * weight + 8'd16")
+    planted = bench_job(case).verilog.replace("activation * weight", "activation * weight + 8'sd16")
 
     def message(seed):
         job = bench_job(case, seed=seed, thorough=False, tests=["dot_products/gaps=3"])

@@ -79,9 +79,9 @@ FAULTS = {
     ("fixed-mac", "fixed8"): {
         "one product is off by one": Fault(
             "every_pair", "fixed_product", r"activation \* weight",
-            "activation * weight + ((activation == 8'sd37) & (weight == -8'sd91))",
+            "activation * weight + $signed({1'b0, (activation == 8'sd37) & (weight == -8'sd91)})",
         ),
-        "one operand is unsigned": Fault(
+        "operands are unsigned": Fault(
             "every_pair", "fixed_product", r"activation \* weight", "{1'b0, activation} * weight"
         ),
         "accumulator is a bit short": Fault(
