@@ -2,7 +2,8 @@
 
 Ports change at the falling edge of the clock and are read before the rising edge, when everything
 has settled, so that the order in which a simulator handles an edge does not matter.  All cycles are
-counted from the falling edge.
+counted from the falling edge.  Writes are never cocotb's ``Immediate``, which is faster, but leaves
+nets of Icarus Verilog 11 undefined for good.
 """
 
 from collections.abc import Callable, Iterator, Sequence
