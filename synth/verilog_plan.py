@@ -578,7 +578,11 @@ class Plan:
     # --------------------------------------------------------------------------------- order
 
     def _sorted_items(self) -> list[Item]:
-        """Order the parts of the body: drivers before what they drive, if possible."""
+        """Order the parts of the body: drivers before what they drive.
+
+        Outputs of instances are declared ahead of all, so an instance may come late where it is
+        part of a feedback; everything else is declared where it is driven.
+        """
         home: dict[Net, Item] = {}
         for block in self.blocks:
             if not block.clock:
@@ -605,6 +609,15 @@ class Plan:
                         done.add(id(other))
                         stack.append((other, self._nets_below(_values_of_item(other))))
                         break
+                    if not isinstance(other, Instance) and other is not item:
+                        above = next(
+                            (n for n, (one, _) in enumerate(stack, 1) if one is other), len(stack)
+                        )
+                        if any(isinstance(one, Instance) for one, _ in stack[above:]):
+                            # An instance needs what waits for it: it comes later.
+                            done.difference_update(id(one) for one, _ in stack[above:])
+                            del stack[above:]
+                            break
                 else:
                     result.append(item)
                     stack.pop()

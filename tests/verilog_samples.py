@@ -225,7 +225,8 @@ class Statements(wiring.Component):
         m.d.comb += self.partial[9:11].eq(s)
         m.d.comb += self.partial[3].eq(1)
 
-        middle, top = Signal(2), Signal(signed(3))
+        middle = Signal(2)
+        top = Signal(signed(3))
         m.d.comb += Cat(self.left_cat[:4], middle, top).eq(a * s)
         m.d.comb += self.left_cat[4:].eq(top + middle)
 
@@ -537,6 +538,28 @@ class Deep(wiring.Component):
         outer.submodules.table = table
         read = table.read_port(domain="comb")
         outer.d.comb += [read.addr.eq(count), self.word.eq(read.data)]
+        return m
+
+
+class Feedback(wiring.Component):
+    """Units whose inputs depend on their own outputs, and on each other's."""
+
+    module_name = "feedback"
+    a: In(4)
+    y: Out(signed(6))
+
+    def elaborate(self, platform):
+        m = Module()
+        units = [place(m, f"unit_{n}", Adder(4), platform) for n in range(3)]
+        mixed = Signal(4)
+        ring = Signal(4)
+        m.d.comb += [
+            mixed.eq(units[0].z ^ units[1].z ^ self.a),
+            ring.eq(mixed + units[2].z[1:]),
+            self.y.eq(units[2].z),
+        ]
+        for n, unit in enumerate(units):
+            m.d.comb += [unit.x.eq(ring if n else mixed), unit.y.eq(mixed if n else ring)]
         return m
 
 
