@@ -179,7 +179,11 @@ class MappedArray:
             "drain": (Drain(datapath), spec.cols),
             "control": (Control(spec.rows, top.flush), 1),
         }
-        if spec.decoders == "edge" and (decoder := datapath.decoder()) is not None:
+        decoder = datapath.decoder()
+        self._decodes = decoder is not None
+        if decoder is not None:
+            mark_used(decoder)
+        if spec.decoders == "edge" and decoder is not None:
             parts["activation_decoder"] = (decoder, spec.rows)
             parts["weight_decoder"] = (decoder, spec.cols)
 
@@ -220,7 +224,7 @@ class MappedArray:
                 "activation": ["activation", "activation_out"],
                 "weight": ["weight", "weight_out"],
             }
-            decoding = self.spec.decoders == "pe" and self.datapath.decoder() is not None
+            decoding = self.spec.decoders == "pe" and self._decodes
             return tuple(
                 str(kind)
                 for kind in classify(
