@@ -307,9 +307,11 @@ class _Writer:
     def _alternative(self, line: If, arrow: str, indent: int) -> str:
         """One assignment instead of one in either branch, empty if there is more or no room."""
         match line:
-            case If([(condition, [Assign(net, low, first)])], [Assign(_, other, second)]) if (
-                low == other and width_of(first) == width_of(second)
-            ):
+            case If([(condition, [Assign(net, low, first)])], [Assign(same, other, second)]) if (
+                net,
+                low,
+                width_of(first),
+            ) == (same, other, width_of(second)):
                 target = self._target(net, low, width_of(first))
                 nodes = [self._expression(value, net) for value in (first, second)]
                 if nodes[0] == nodes[1]:

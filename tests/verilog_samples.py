@@ -302,6 +302,9 @@ class Registers(wiring.Component):
     constant: Out(4, init=9)
     chosen: Out(9)
     steps: Out(12)
+    left: Out(4)
+    right: Out(4)
+    halves: Out(4)
 
     def elaborate(self, platform):
         m = Module()
@@ -332,6 +335,16 @@ class Registers(wiring.Component):
             m.d.comb += step[:2].eq(self.b)
         m.d.sync += [first.eq(choice), second.eq(step)]
         m.d.comb += [self.chosen.eq(choice + first), self.steps.eq(Cat(step, second))]
+
+        # Either branch assigns something else.
+        with m.If(self.go):
+            m.d.sync += self.left.eq(self.a)
+        with m.Else():
+            m.d.sync += self.right.eq(self.a)
+        with m.If(self.a[7]):
+            m.d.sync += self.halves[:2].eq(self.a)
+        with m.Else():
+            m.d.sync += self.halves[2:].eq(self.a)
 
         # One bit follows at once, the others with the clock.
         m.d.comb += self.mixed[0].eq(self.go)
