@@ -718,34 +718,40 @@ def busy():
 
     Nobody looks after one of its child processes; the other one is in a session of its own.
     """
-    with open("started", "a") as file:
-        file.write("x")
     with tempfile.TemporaryDirectory():
         forgotten = subprocess.Popen(["sleep", "600"])
         child = subprocess.Popen(["sleep", "600"], start_new_session=True)
         try:
+            with open("started", "a") as file:
+                file.write("x")
             forgotten.wait()
         finally:
             child.kill()
             child.wait()
 
 
-def fail_when_busy(mark):
+def jobs_begun(folder):
+    """How many jobs are busy in this folder."""
+    path = Path(folder, "started")
+    return len(path.read_text()) if path.exists() else 0
+
+
+def fail_when_busy():
     """Fail like a job with bad input, while another one is busy."""
-    wait_until(lambda: len(marked(mark)) == 6)
+    wait_until(lambda: jobs_begun(".") == 1)
     parse("x")
 
 
 #: Does several jobs, two at a time.
 BUSY = """
-import os, sys
+import sys
 from narrowgauge import errors, output, workers
 from tests.test_narrowgauge_cli import busy, fail_when_busy
 def work():
     with output.result_folder("out", "compare"), workers.worker_pool(2) as pool:
         if len(sys.argv) > 1:
             pool.submit(busy)
-            pool.submit(fail_when_busy, os.environ["MARK"]).result()
+            pool.submit(fail_when_busy).result()
         for future in [pool.submit(busy) for _ in range(4)]:
             future.result()
 if __name__ == "__main__":
@@ -784,15 +790,16 @@ def test_interruption(tmp_path, number, to_all):
     """As on a terminal, all processes of the group get the signal; or the main one alone does."""
     mark = uuid.uuid4().hex
     process = start_busy(tmp_path, mark)
+    wait_until(lambda: jobs_begun(tmp_path) == 2)
     # The program, the tracker of its resources, and two workers with two children each.
-    wait_until(lambda: len(marked(mark)) == 8)
+    assert len(marked(mark)) == 8
     (os.killpg if to_all else os.kill)(process.pid, number)
     _, error = process.communicate(timeout=30)
     assert error == "narrowgauge: interrupted\n"
     assert process.returncode == 128 + number
     check_nothing_is_left(tmp_path, mark)
     # None of the jobs that were waiting was begun.
-    assert (tmp_path / "started").read_text() == "xx"
+    assert jobs_begun(tmp_path) == 2
 
 
 @needs_proc
@@ -821,19 +828,19 @@ def test_nohup():
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupted_comparison(tmp_path, jobs):
     """The real one, in the middle of a synthesis."""
-    mark = uuid.uuid4().hex
-    (tmp_path / "scratch").mkdir()
-    cache = {"NARROWGAUGE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "scratch")}
+    mark, scratch = uuid.uuid4().hex, tmp_path / "scratch"
+    scratch.mkdir()
+    folders = {"NARROWGAUGE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
     process = subprocess.Popen(
         [*COMMAND, "compare", "-o", "out", "--formats", "fixed4,fixed5", "--jobs", str(jobs)],
-        cwd=tmp_path, env=environment(MARK=mark, **cache),
+        cwd=tmp_path, env=environment(MARK=mark, **folders),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    wait_until(lambda: list((tmp_path / "scratch").rglob("script.ys")))
+    wait_until(lambda: any(log.stat().st_size for log in scratch.rglob("yosys.log")))
     process.send_signal(signal.SIGINT)
     output, error = process.communicate(timeout=60)
     assert (output, error) == ("", "narrowgauge: interrupted\n")
     assert process.returncode == 130
     wait_until(lambda: not marked(mark), 5)
-    assert os.listdir(tmp_path / "scratch") == []
+    assert os.listdir(scratch) == []
     assert set(os.listdir(tmp_path)) <= {"cache", "scratch"}
