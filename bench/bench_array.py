@@ -1,7 +1,7 @@
 """Systolic arrays on the embedded network: time to measure one, and what its options cost.
 
-Run as ``python bench/bench_array.py``; with ``--flat N`` it also maps an N x N array flattened, the
-way that needs no notion of units, which takes minutes at N = 16.
+Run as ``python bench/bench_array.py``.  The baseline is an N x N array mapped flattened, the way
+that needs no notion of units; ``--flat N`` chooses N, and 16 takes minutes.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def table() -> None:
         print("    " + "  ".join(f"{kind} {value:.3f}" for kind, value in split.items()))
 
 
-def speed(flat: int | None) -> None:
+def speed(flat: int) -> None:
     """Cold time from nothing to area, delay and energy, against mapping the array flattened."""
     mac = TaperedMacSpec(bits=8, length=LENGTH, min_run=4, max_run=7)
     datapath = TaperedDatapath(mac)
@@ -105,8 +105,6 @@ def speed(flat: int | None) -> None:
         print(f"{size}x{size} array, Verilog to energy: {cold:.1f} s cold, {warm:.1f} s warm")
         if size == 16:
             ours = cold
-    if flat is None:
-        return
     spec = ArraySpec(mac=mac, rows=flat, cols=flat)
     with tempfile.TemporaryDirectory() as folder:
         library = load("nangate45")
@@ -129,7 +127,7 @@ def speed(flat: int | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--flat", type=int, help="also map an N x N array flattened")
+    parser.add_argument("--flat", type=int, default=4, help="size of the array mapped flattened")
     arguments = parser.parse_args()
     table()
     speed(arguments.flat)
