@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from synth.verilog_logic import (
     Alias,
-    Assign,
-    Branch,
     Choice,
     Instance,
     Logic,
@@ -20,13 +18,11 @@ from synth.verilog_logic import (
     Pin,
     ReadPort,
     Register,
-    Select,
     Statement,
     Value,
     is_combinational,
     join,
     nets_of,
-    substitute,
     values_in,
     values_of,
     width_of,
@@ -180,7 +176,6 @@ class Plan:
         self._labels: dict[Net, tuple[str, Mapping[int, str]]] = {}
         self._piece_names: dict[Net, str] = {}
 
-        self._join_registers()
         self._name_ports()
         self._name_nets()
         self._insert_aliases()
@@ -192,37 +187,6 @@ class Plan:
         self.used = set(uses)
         self._choose_inlined(uses)
         self.items = self._sorted_items()
-
-    def _join_registers(self) -> None:
-        """Make one register again of one that the netlist has in pieces."""
-        replacements: dict[Net, Value] = {}
-        for alias in (*self.logic.outputs.values(), *self.logic.aliases):
-            nets = [
-                net
-                for part in alias.value
-                if (net := whole_net((part,))) is not None
-                and net.name is None
-                and isinstance(net.source, Register)
-                and net not in replacements
-            ]
-            keys = {_clocking(net) for net in nets}
-            if len(nets) < 2 or len(nets) < len(alias.value) or len(keys) > 1:
-                continue
-            joined = Net(alias.name, width_of(alias.value), Register((), True, []))
-            joined.signed, joined.attributes = alias.signed, alias.attributes
-            body: list[Statement] = []
-            low = reset_value = 0
-            for net in nets:
-                assert isinstance(net.source, Register)
-                body = merge(body, _retargeted(net.source.body, joined, low))
-                reset_value |= net.source.reset_value << low
-                replacements[net] = (Part(joined, low, net.width),)
-                low += net.width
-            clock, rising, reset, asynchronous = keys.pop()
-            joined.source = Register(clock, rising, body, reset, reset_value, asynchronous)
-            self.logic.nets[self.logic.nets.index(nets[0])] = joined
-        self.logic.nets = [net for net in self.logic.nets if net not in replacements]
-        self.logic.rewrite(lambda value: substitute(value, replacements))
 
     # ------------------------------------------------------------------------------- names
 
@@ -662,21 +626,6 @@ def _clocking(net: Net) -> tuple[Value, bool, Value, bool]:
     source = net.source
     assert isinstance(source, Register)
     return source.clock, source.rising, source.reset, source.asynchronous
-
-
-def _retargeted(body: Sequence[Statement], target: Net, low: int) -> list[Statement]:
-    """Statements that assign to ``target`` from bit ``low`` on."""
-    result: list[Statement] = []
-    for statement in body:
-        if isinstance(statement, Assign):
-            result.append(Assign(target, statement.low + low, statement.value))
-        else:
-            branches = [
-                Branch(branch.patterns, _retargeted(branch.body, target, low))
-                for branch in statement.branches
-            ]
-            result.append(Select(statement.selector, branches))
-    return result
 
 
 def _base(name: str) -> str:
