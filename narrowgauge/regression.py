@@ -40,6 +40,7 @@ ARRAYS = (
     Options(rows=3, cols=1, zero_gating=True),
     Options(rows=2, cols=5, decoders="pe"),
     Options(rows=3, cols=2, decoders="pe", zero_gating=True),
+    Options(rows=16, cols=16),
 )
 
 #: Numbers of products for which the cycles of a tile are stated to the bench.

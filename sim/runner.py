@@ -246,6 +246,8 @@ class _Verilator(Simulator):
             "OPT_FAST": "-O1",
             "OPT_SLOW": "-O0",
             "OPT_GLOBAL": "-O0",
+            # For precompiled headers, which larger designs have.
+            "CFG_CXXFLAGS_PCH_I": "-include",
         }
         variables = {
             "MAKEFLAGS": " ".join(f"{name}={value}" for name, value in make.items()),

@@ -26,7 +26,7 @@ def test_all_cases():
     assert all(re.fullmatch(r"\S+", name) for name in names)
     arrays = [case for case in chosen if case.design == "tapered-array"]
     assert [case.name.split("/")[2] for case in arrays] == [
-        "4x4", "1x3", "3x1-gated", "2x5-pe", "3x2-pe-gated", "4x4", "4x4", "4x4",
+        "4x4", "1x3", "3x1-gated", "2x5-pe", "3x2-pe-gated", "16x16", "4x4", "4x4", "4x4",
     ]  # fmt: skip
 
 
