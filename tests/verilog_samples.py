@@ -569,7 +569,7 @@ class Feedback(wiring.Component):
         m.d.comb += [
             mixed.eq(units[0].z ^ units[1].z ^ self.a),
             ring.eq(mixed + units[2].z[1:]),
-            self.y.eq(units[2].z),
+            self.y.eq(units[2].z ^ units[0].z[4:] ^ units[1].z[4:]),
         ]
         for n, unit in enumerate(units):
             m.d.comb += [unit.x.eq(ring if n else mixed), unit.y.eq(mixed if n else ring)]
