@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from golden.formats import parse
-from golden.inference import ElementSystem, QuantisedNetwork, quantise
+from golden.inference import QuantisedNetwork, quantise
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.datapath import Datapath
@@ -35,7 +35,7 @@ def network(name: str) -> QuantisedNetwork:
     """Embedded network in a format."""
     embedded = digits()
     assert embedded.data.calibration is not None
-    system = ElementSystem(format=parse(name))
+    system = parse(name).system()
     return quantise(read(embedded.model_path), system, embedded.data.calibration)
 
 

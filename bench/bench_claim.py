@@ -15,7 +15,7 @@ from bench_inference import CALIBRATION_IMAGES, IMAGES, SHARED, cifar
 
 from golden.fixed import single_splits
 from golden.formats import parse
-from golden.inference import ElementSystem, accuracy, quantise
+from golden.inference import accuracy, quantise
 from golden.network import Network
 from narrowgauge.networks import digits
 from narrowgauge.onnx_reader import Data, read
@@ -29,7 +29,7 @@ def accuracies(network: Network, data: Data, bits: int) -> list[float]:
     assert data.labels is not None
 
     def run(text: str, method: str) -> float:
-        system = ElementSystem(format=parse(text), method=method)  # type: ignore[arg-type]
+        system = parse(text).system(method)  # type: ignore[arg-type]
         quantised = quantise(network, system, data.calibration)
         return accuracy(quantised.run(data.images), data.labels)
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from golden.formats import parse
-from golden.inference import ElementSystem, accuracy, quantise
+from golden.inference import accuracy, quantise
 from narrowgauge.onnx_reader import read
 
 #: Where the model and the images are unless a folder is given.
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     print(f"{'float32':<12}{'':7}{wall:8.2f}{baseline:8.2f}{1:15.2f}{reached:10.1%}")
     for text in formats:
         start = time.perf_counter()
-        quantised = quantise(network, ElementSystem(format=parse(text)), calibration)
+        quantised = quantise(network, parse(text).system(), calibration)
         fitted = time.perf_counter() - start
         wall, processor = seconds(partial(quantised.run, images))
         result = quantised.evaluate(images, labels)

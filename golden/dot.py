@@ -1,7 +1,7 @@
 """Exact dot products of codes, and the start value of their accumulators.
 
 An accumulator (the paper of the tapered format calls it quire) holds the sum of all products
-without rounding; :meth:`golden.element.ElementSpec.requantise` then rounds once.
+without rounding; :meth:`golden.element.DyadicSpec.requantise` then rounds once.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import INT64_RANGE, ElementSpec, as_integers
+from golden.element import DyadicSpec, ElementSpec
 from golden.rounding import gather
+from golden.spec import INT64_RANGE, as_integers, check_int
 
-__all__ = ["accumulator_exp", "dot", "matmul", "quantise_bias"]
+__all__ = [
+    "accumulator_bits",
+    "accumulator_exp",
+    "accumulator_unit",
+    "dot",
+    "matmul",
+    "quantise_bias",
+]
 
 #: A floating-point type, and the magnitude up to which it holds every integer.
 EXACT_TYPES = ((np.float32, 1 << 24), (np.float64, 1 << 53))
 
 
-def accumulator_exp(weight_spec: ElementSpec, activation_spec: ElementSpec) -> int:
+def accumulator_bits(weight_spec: ElementSpec, activation_spec: ElementSpec, length: int) -> int:
+    """Bits of a signed integer that holds any sum of ``length`` products of two formats."""
+    check_int("length", length, 1, None)
+    largest = length
+    for spec in (weight_spec, activation_spec):
+        largest *= int(np.abs(spec.operand_table.astype(np.int64)).max())
+    return largest.bit_length() + 1
+
+
+def accumulator_unit(weight_spec: ElementSpec, activation_spec: ElementSpec) -> float:
+    """Value of the accumulator 1 of products of two formats; exact."""
+    return weight_spec.operand_unit * activation_spec.operand_unit
+
+
+def accumulator_exp(weight_spec: DyadicSpec, activation_spec: DyadicSpec) -> int:
     """Base-2 logarithm of the unit of an accumulator of products of two formats."""
     return weight_spec.operand_exp + activation_spec.operand_exp
 
@@ -39,8 +61,8 @@ def quantise_bias(
     Returns
     -------
     ndarray of int64, of the shape of ``bias``
-        RNE(bias * 2**-accumulator_exp); tapered: RNE(bias * 2**(2 * (bits - 1) - scale_exp)),
-        spec/tapered.md, section 3 (chosen).
+        RNE(bias / accumulator_unit), of the quotient in binary64; tapered: RNE(bias * 2**(2 *
+        (bits - 1) - scale_exp)), spec/tapered.md, section 3 (chosen).
 
     Raises
     ------
@@ -48,12 +70,11 @@ def quantise_bias(
         If a bias is not finite or has no place in the accumulator.
     """
     numbers = np.asarray(bias, np.float64)
-    limit = np.ldexp(2.0**62, accumulator_exp(weight_spec, activation_spec))
-    good = np.abs(numbers) < limit
+    unit = accumulator_unit(weight_spec, activation_spec)
+    good = np.abs(numbers) < 2.0**62 * unit
     if not good.all():
-        raise ValueError(f"bias must be finite and below {limit}, not {numbers[~good][0]}")
-    scaled = np.ldexp(numbers, -accumulator_exp(weight_spec, activation_spec))
-    return np.asarray(np.rint(scaled), np.int64)
+        raise ValueError(f"bias must be finite and below {2.0**62 * unit}, not {numbers[~good][0]}")
+    return np.asarray(np.rint(numbers / unit), np.int64)
 
 
 def dot(
@@ -77,7 +98,7 @@ def dot(
     Returns
     -------
     ndarray of int64, shape (...)
-        In units of ``2**accumulator_exp(weight_spec, activation_spec)``.
+        In units of ``accumulator_unit(weight_spec, activation_spec)``.
 
     Raises
     ------
@@ -115,7 +136,7 @@ def matmul(
     Returns
     -------
     ndarray of int64, shape (..., M, N)
-        In units of ``2**accumulator_exp(weight_spec, activation_spec)``.
+        In units of ``accumulator_unit(weight_spec, activation_spec)``.
 
     Raises
     ------

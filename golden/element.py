@@ -1,70 +1,73 @@
 """Number systems in which each element is coded by itself.
 
-:class:`ElementSpec` is one format with all its parameters, driven by the exact integer value of
-each code; :class:`ElementFormat` is a format with some parameters left to be fitted to a tensor.
+:class:`ElementSpec` is one format with all its parameters, driven by the integer operand of each
+code; :class:`ElementFormat` is a format with some parameters left to be fitted to a tensor.  The
+unit of the operands is a power of two in a :class:`DyadicSpec`, and any binary32 number in a
+:class:`ScaledSpec`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.rounding import BLOCK, IntegerRounder, ValueTable, gather
+from golden.requantiser import Multiplier
+from golden.rounding import BLOCK, IntegerRounder, ScaledTable, Ties, UnitTable, ValueTable, gather
+from golden.spec import (
+    INT64_RANGE,
+    Format,
+    Method,
+    Role,
+    Spec,
+    as_floats,
+    as_integers,
+    check_int,
+    checked_tensor,
+    largest_magnitude,
+)
+
+if TYPE_CHECKING:
+    from golden.inference import NumberSystem
 
 __all__ = [
-    "INT64_RANGE",
+    "MAX_SCALE",
+    "MIN_SCALE",
+    "DyadicSpec",
     "ElementFormat",
     "ElementSpec",
-    "Method",
-    "Role",
-    "as_integers",
-    "check_int",
-    "largest_magnitude",
+    "ListedFormat",
+    "ScaledSpec",
     "least_error",
-    "parse_int",
+    "sorted_errors",
     "squared_errors",
 ]
-
-#: What a tensor is in its layer.
-Role = Literal["weights", "activations"]
-
-#: How parameters are chosen: by a search for the least mean squared error, or by the closed form
-#: of the paper.
-Method = Literal["sweep", "paper"]
-
-#: Limits of an accumulator.
-INT64_RANGE = (-(1 << 63), (1 << 63) - 1)
 
 #: Largest magnitude of the exponent of an accumulator.
 MAX_EXPONENT = 1024
 
+#: Limits of a scale: values and midpoints stay normal numbers of binary32.
+MIN_SCALE = 2.0**-90
+MAX_SCALE = 2.0**90
 
-class ElementSpec(ABC):
-    """One number format with all its parameters.
 
-    Subclasses are frozen dataclasses of the parameters.  They give the integer value of every
-    code; the rest follows from these integers.  One whose scale is not a power of two has its own
-    :attr:`value_table`, and its own requantiser.
+class ElementSpec(Spec):
+    """One number format with all its parameters, in which each element has a code of its own.
 
     Every code is an unsigned integer below ``2**bits`` and stands for
-    ``operands(code) * 2**operand_exp``.  Encoding rounds once, to the nearest value; a tie goes to
-    the even code.  Out of range saturates, NaN counts as 0.
+    ``operands(code) * operand_unit``.  Encoding gives the nearest value.  Out of range saturates,
+    NaN counts as 0.
     """
-
-    #: Name of the number system.
-    stem: ClassVar[str]
 
     bits: int
 
     @property
     @abstractmethod
-    def operand_exp(self) -> int:
-        """Exponent of the unit of :meth:`operands`: value = operand * 2**operand_exp."""
+    def operand_unit(self) -> float:
+        """Value of the operand 1; products of two units are exact in binary64."""
 
     @property
     @abstractmethod
@@ -75,10 +78,46 @@ class ElementSpec(ABC):
     def make_operands(self) -> npt.NDArray[np.int32]:
         """Operand of each code, indexed by code, computed from the definition of the format."""
 
+    @abstractmethod
+    def make_rounding(self) -> ValueTable:
+        """Make the rounding to the values of the format."""
+
+    @abstractmethod
+    def rescale(
+        self, accumulators: npt.ArrayLike, unit: float, *, relu: bool = False
+    ) -> npt.NDArray[Any]:
+        """Codes of ``accumulators * unit`` as hardware with a multiplier gives them.
+
+        Parameters
+        ----------
+        accumulators : array_like of int
+            Any shape; below 2**47 in magnitude.
+        unit : float
+            Value of the accumulator 1, positive.  Its ratio to ``operand_unit`` is applied by a
+            16-bit integer and a shift (spec/README.md, section 4).
+        relu : bool
+            Replace negative accumulators by 0.
+
+        Returns
+        -------
+        ndarray of uint8 (up to 8 bits) or uint16, of the shape of ``accumulators``
+
+        Raises
+        ------
+        TypeError
+            If ``accumulators`` are not integers.
+        ValueError
+            If one is out of range, or the ratio is.
+        """
+
     def __str__(self) -> str:
-        parameters = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
-        text = ",".join(f"{name}={value}" for name, value in parameters if name != "bits")
-        return f"{self.stem}{self.bits}:{text}"
+        parameters = [f.name for f in fields(self) if f.name != "bits"]  # type: ignore[arg-type]
+        shown = [f"{name}={text}" for name in parameters if (text := self.show(name)) is not None]
+        return f"{self.stem}{self.bits}" + (":" + ",".join(shown) if shown else "")
+
+    def show(self, name: str) -> str | None:
+        """Value of parameter ``name`` for ``str``; None where it goes without saying."""
+        return str(getattr(self, name))
 
     @property
     def operand_table(self) -> npt.NDArray[np.int32]:
@@ -88,7 +127,7 @@ class ElementSpec(ABC):
     @property
     def value_table(self) -> npt.NDArray[np.float64]:
         """Exact value of each code, indexed by code; shape (2**bits,)."""
-        return np.ldexp(self.operand_table.astype(np.float64), self.operand_exp)
+        return self.operand_table.astype(np.float64) * self.operand_unit
 
     def encode(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
         """Codes nearest to ``x``.
@@ -107,10 +146,10 @@ class ElementSpec(ABC):
         TypeError
             If ``x`` is of another type.
         """
-        return _rounding_table(self).encode(_as_floats("x", x))
+        return _rounding_table(self).encode(as_floats("x", x))
 
     def decode(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Values of ``codes``, exact in float32.
+        """Values of ``codes``, to the nearest float32; exact if the unit is a power of two.
 
         Parameters
         ----------
@@ -130,12 +169,8 @@ class ElementSpec(ABC):
         """
         return gather(_float32_values(self), self.checked_codes(codes))
 
-    def quantise(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Values that ``x`` has after coding: ``decode(encode(x))``."""
-        return self.decode(self.encode(x))
-
     def operands(self, codes: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Integer value of ``codes`` in units of ``2**operand_exp``; arguments as in decode."""
+        """Integer value of ``codes`` in units of ``operand_unit``; arguments as in decode."""
         return gather(self.operand_table, self.checked_codes(codes))
 
     def accumulator_bits(self, length: int) -> int:
@@ -159,6 +194,49 @@ class ElementSpec(ABC):
         """
         check_int("length", length, 1, None)
         return 2 * self.operand_bits + length.bit_length() - 1
+
+    def storage_bits(self, shape: Sequence[int]) -> int:
+        """Bits of the codes."""
+        return self.bits * int(np.prod(shape, dtype=np.int64))
+
+    def matmul(
+        self, w_codes: Any, activations: Spec, a_codes: Any, bias: npt.ArrayLike | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Matrix product with one rounding, to binary64; see :meth:`golden.spec.Spec.matmul`."""
+        # That module takes specs of this one as arguments.
+        from golden.dot import accumulator_unit, matmul, quantise_bias
+
+        if not isinstance(activations, ElementSpec):
+            raise TypeError(f"activations must be an ElementSpec, not {activations!r}")
+        start = 0 if bias is None else quantise_bias(self, activations, bias)
+        w, a = np.asarray(w_codes), np.asarray(a_codes)
+        accumulators = matmul(activations, self, a, np.swapaxes(w, -1, -2), start)
+        return accumulators.astype(np.float64) * accumulator_unit(self, activations)
+
+    def checked_codes(self, codes: npt.ArrayLike) -> npt.NDArray[Any]:
+        """``codes`` as an array; TypeError or ValueError as :meth:`decode` says."""
+        return as_integers("codes", codes, 0, (1 << self.bits) - 1)
+
+
+class DyadicSpec(ElementSpec):
+    """An element format whose unit is a power of two.
+
+    Encoding rounds once, to the nearest value; a tie goes to the even code.
+    """
+
+    @property
+    @abstractmethod
+    def operand_exp(self) -> int:
+        """Exponent of the unit of :meth:`operands`: value = operand * 2**operand_exp."""
+
+    @property
+    def operand_unit(self) -> float:
+        """Value of the operand 1: ``2**operand_exp``."""
+        return 2.0**self.operand_exp
+
+    def make_rounding(self) -> ValueTable:
+        """Round to the nearest value, ties to the even code."""
+        return ValueTable.of_codes(self.value_table, self.bits)
 
     def requantise(
         self, accumulators: npt.ArrayLike, exponent: int, *, relu: bool = False
@@ -190,9 +268,91 @@ class ElementSpec(ABC):
         rounder = _integer_rounder(self, self.operand_exp - exponent)
         return rounder.encode(integers, relu=relu)
 
-    def checked_codes(self, codes: npt.ArrayLike) -> npt.NDArray[Any]:
-        """``codes`` as an array; TypeError or ValueError as :meth:`decode` says."""
-        return as_integers("codes", codes, 0, (1 << self.bits) - 1)
+    def rescale(
+        self, accumulators: npt.ArrayLike, unit: float, *, relu: bool = False
+    ) -> npt.NDArray[Any]:
+        """Codes of ``accumulators * unit``: one rounding of the product with the multiplier."""
+        multiplier = Multiplier.of(unit / self.operand_unit)
+        product = multiplier.product(accumulators)
+        return _integer_rounder(self, multiplier.shift).encode(product, relu=relu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledSpec(ElementSpec):
+    """An element format whose unit is any number of binary32.
+
+    Parameters
+    ----------
+    scale : float
+        Factor outside the code, 2**-90 to 2**90; rounded to binary32 once, here.
+
+    Raises
+    ------
+    TypeError
+        If the scale is not a number.
+    ValueError
+        If it is out of range.
+    """
+
+    #: Where a number midway between two values goes.
+    ties: ClassVar[Ties]
+
+    #: Fraction bits to which ``x / operand_unit`` is rounded before the nearest value is chosen;
+    #: None where it is not rounded.
+    index_fraction_bits: ClassVar[int | None] = None
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, float | int | np.floating) or isinstance(self.scale, bool):
+            raise TypeError(f"scale must be a float, not {self.scale!r}")
+        if not MIN_SCALE <= self.scale <= MAX_SCALE:
+            raise ValueError(f"scale must be between 2**-90 and 2**90, not {self.scale}")
+        object.__setattr__(self, "scale", float(np.float32(self.scale)))
+
+    def show(self, name: str) -> str | None:
+        """Value of parameter ``name`` for ``str``; the shortest that binary32 tells apart."""
+        return str(np.float32(self.scale)) if name == "scale" else super().show(name)
+
+    def make_rounding(self) -> ValueTable:
+        """Round to the nearest value, by a table that all scales share."""
+        return ScaledTable(_unit_table(replace(self, scale=1.0)), self.operand_unit)
+
+    def rescale(
+        self, accumulators: npt.ArrayLike, unit: float, *, relu: bool = False
+    ) -> npt.NDArray[Any]:
+        """Codes of ``accumulators * unit``: the unrounded product goes to the nearest value."""
+        multiplier = Multiplier.of(unit / self.operand_unit)
+        product = multiplier.product(accumulators)
+        return self.encode_integers(product, multiplier.shift, relu=relu)
+
+    def encode_integers(
+        self, integers: npt.ArrayLike, fraction_bits: int, *, relu: bool = False
+    ) -> npt.NDArray[Any]:
+        """Codes nearest to ``integers * 2**-fraction_bits`` operands, ties as the format has them.
+
+        Parameters
+        ----------
+        integers : array_like of int
+            Any shape; must fit int64.
+        fraction_bits : int
+            0 to 1024.
+        relu : bool
+            Replace negative integers by 0.
+
+        Returns
+        -------
+        ndarray of uint8 (up to 8 bits) or uint16, of the shape of ``integers``
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not an int or out of range.
+        """
+        check_int("fraction_bits", fraction_bits, 0, MAX_EXPONENT)
+        checked = as_integers("integers", integers, *INT64_RANGE)
+        rounder = _integer_rounder(replace(self, scale=1.0), fraction_bits)
+        return rounder.encode(checked, relu=relu)
 
 
 # Keyed by the spec, so that equal specs share their tables.
@@ -210,19 +370,24 @@ def _float32_values(spec: ElementSpec) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=64)
 def _rounding_table(spec: ElementSpec) -> ValueTable:
-    return ValueTable(spec.value_table, spec.bits)
+    return spec.make_rounding()
+
+
+@lru_cache(maxsize=16)
+def _unit_table(spec: ScaledSpec) -> UnitTable:
+    operands = spec.operand_table.astype(np.float64)
+    return UnitTable(operands, spec.bits, spec.ties, spec.index_fraction_bits)
 
 
 @lru_cache(maxsize=64)
 def _integer_rounder(spec: ElementSpec, shift: int) -> IntegerRounder:
-    return IntegerRounder(np.unique(spec.operand_table), _rounding_table(spec), shift)
+    table = _unit_table(spec) if isinstance(spec, ScaledSpec) else _rounding_table(spec)
+    return IntegerRounder(np.unique(spec.operand_table), table, shift)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElementFormat(ABC):
-    """A number format whose parameters are given or left to be fitted.
-
-    Subclasses add one field per parameter, None where it is not given.
+class ElementFormat(Format):
+    """An element format whose parameters are given or left to be fitted.
 
     Parameters
     ----------
@@ -230,77 +395,34 @@ class ElementFormat(ABC):
         Bits of a code.
     """
 
-    #: Name of the number system.
-    stem: ClassVar[str]
-
-    #: Reads the value of each parameter of a format string.
-    parameters: ClassVar[Mapping[str, Callable[[str, str], Any]]]
-
     bits: int
-
-    @property
-    def pinned(self) -> Mapping[str, Any]:
-        """The parameters that were given, by name."""
-        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bits"}
-        return MappingProxyType({name: value for name, value in given.items() if value is not None})
-
-    def __str__(self) -> str:
-        text = ",".join(f"{name}={self.show(name)}" for name in self.pinned)
-        return f"{self.stem}{self.bits}" + (f":{text}" if text else "")
-
-    def show(self, name: str) -> str:
-        """Value of parameter ``name`` as a format string has it."""
-        return str(getattr(self, name))
-
-    @classmethod
-    def from_texts(cls, bits: int, texts: Mapping[str, str]) -> Self:
-        """Make a format from the texts of its parameters.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is unknown, cannot be read or is out of range.
-        """
-        values = {}
-        for name, text in texts.items():
-            if name not in cls.parameters:
-                known = ", ".join(cls.parameters)
-                raise ValueError(f"parameter of {cls.stem} must be one of {known}, not {name!r}")
-            values[name] = cls.parameters[name](name, text)
-        return cls(bits=bits, **values)
 
     @abstractmethod
     def spec(self) -> ElementSpec:
         """Spec with the parameters that were given, and defaults for the others."""
 
+    @abstractmethod
     def fit(
         self, tensor: npt.ArrayLike, role: Role = "weights", method: Method = "sweep"
     ) -> ElementSpec:
-        """Choose the parameters that were not given.
+        """Choose the parameters that were not given; see :meth:`golden.spec.Format.fit`."""
 
-        Parameters
-        ----------
-        tensor : array_like of float16, float32 or float64
-            Any shape; finite in binary32.  An empty tensor counts as zeros.
-        role : {"weights", "activations"}
-            What the tensor is.
-        method : {"sweep", "paper"}
-            Least mean squared error (in binary64; the first of equal candidates), or the rule of
-            the paper.
+    def system(self, method: Method = "sweep") -> "NumberSystem":
+        """Make the number system that codes weights and activations in this format."""
+        # That module takes formats of this one as arguments.
+        from golden.element_layers import ElementSystem
 
-        Returns
-        -------
-        ElementSpec
-            The parameters that were given are kept.
+        return ElementSystem(format=self, method=method)
 
-        Raises
-        ------
-        TypeError
-            If the tensor is of another type.
-        ValueError
-            If a number is not finite in binary32, or ``role`` or ``method`` is unknown.
-        """
-        numbers = self.checked_tensor(tensor, role, method)
+
+class ListedFormat(ElementFormat):
+    """An element format whose specs are few enough to try them all."""
+
+    def fit(
+        self, tensor: npt.ArrayLike, role: Role = "weights", method: Method = "sweep"
+    ) -> ElementSpec:
+        """Choose the parameters that were not given; see :meth:`golden.spec.Format.fit`."""
+        numbers = checked_tensor(tensor, role, method)
         if method == "paper":
             return self.rule(largest_magnitude(numbers), role)
         return least_error(numbers, self.candidates(numbers, role))
@@ -312,28 +434,6 @@ class ElementFormat(ABC):
     @abstractmethod
     def candidates(self, tensor: npt.NDArray[Any], role: Role) -> Sequence[ElementSpec]:
         """Specs among which the sweep chooses, in order of preference."""
-
-    @staticmethod
-    def checked_tensor(tensor: npt.ArrayLike, role: Role, method: Method) -> npt.NDArray[Any]:
-        """``tensor`` as an array, after a check of the arguments of :meth:`fit`."""
-        if role not in get_args(Role):
-            raise ValueError(f"role must be weights or activations, not {role!r}")
-        if method not in get_args(Method):
-            raise ValueError(f"method must be sweep or paper, not {method!r}")
-        numbers = _as_floats("tensor", tensor)
-        limit = float(np.finfo(np.float32).max)
-        # NaN compares with nothing.
-        if not largest_magnitude(numbers) <= limit:
-            good = np.abs(numbers.astype(np.float64)) <= limit
-            index = tuple(np.argwhere(~good)[0].tolist())
-            value = numbers[index]
-            raise ValueError(f"tensor must be finite in binary32, not {value} at index {index}")
-        return numbers
-
-
-def largest_magnitude(tensor: npt.NDArray[Any]) -> float:
-    """Largest magnitude in a tensor; 0 if it is empty, NaN if it has a NaN."""
-    return max(-float(tensor.min(initial=0)), float(tensor.max(initial=0)))
 
 
 def squared_errors(
@@ -353,7 +453,13 @@ def squared_errors(
     ndarray of float64, shape (len(specs),)
         Specs that give every number the same value have the same sum, bit for bit.
     """
-    numbers = np.sort(tensor, axis=None)
+    return sorted_errors(np.sort(tensor, axis=None), specs)
+
+
+def sorted_errors(
+    numbers: npt.NDArray[Any], specs: Sequence[ElementSpec]
+) -> npt.NDArray[np.float64]:
+    """Give what :func:`squared_errors` does, for a tensor that is flat and sorted already."""
     if numbers.dtype == np.float16:
         numbers = numbers.astype(np.float32)
     tables = [_rounding_table(spec) for spec in specs]
@@ -385,49 +491,3 @@ def squared_errors(
 def least_error(tensor: npt.NDArray[Any], specs: Sequence[ElementSpec]) -> ElementSpec:
     """First of the specs with the least sum of squared quantisation errors."""
     return specs[int(np.argmin(squared_errors(tensor, specs)))]
-
-
-def check_int(name: str, value: object, low: int, high: int | None) -> None:
-    """Refuse a value that is not an int from ``low`` to ``high``, or from ``low`` if that is None.
-
-    Raises
-    ------
-    TypeError
-        If it is not an int.
-    ValueError
-        If it is out of range.
-    """
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if high is None and value < low:
-        raise ValueError(f"{name} must be at least {low}, not {value}")
-    if high is not None and not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
-
-
-def parse_int(name: str, text: str) -> int:
-    """Integer that a format string gives for parameter ``name``; ValueError if it is none."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        raise ValueError(f"{name} must be an integer, not {text!r}")
-    return int(text)
-
-
-def _as_floats(name: str, x: npt.ArrayLike) -> npt.NDArray[Any]:
-    array = np.asarray(x)
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise TypeError(f"{name} must be float16, float32 or float64, not {array.dtype}")
-    return array
-
-
-def as_integers(name: str, x: npt.ArrayLike, low: int, high: int) -> npt.NDArray[Any]:
-    """``x`` as an array of integers, refused unless all are from ``low`` to ``high``."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, not {array.dtype}")
-    limits = np.iinfo(array.dtype)
-    if limits.min < low or limits.max > high:
-        for extreme in (array.min(initial=0), array.max(initial=0)):
-            if not low <= extreme <= high:
-                raise ValueError(f"{name} must be between {low} and {high}, not {extreme}")
-    return array

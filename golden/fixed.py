@@ -1,20 +1,14 @@
-"""Two's-complement fixed point with a power-of-two scale, the baseline of every comparison."""
+"""Fixed point with a power-of-two scale, the baseline of every comparison."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import (
-    ElementFormat,
-    ElementSpec,
-    Role,
-    check_int,
-    largest_magnitude,
-    parse_int,
-)
+from golden.element import DyadicSpec, ElementSpec, ListedFormat
+from golden.spec import Role, check_int, largest_magnitude, parse_bool, parse_int
 
 __all__ = ["FixedFormat", "FixedSpec", "quantise_all", "single_splits"]
 
@@ -24,21 +18,23 @@ MAX_FRAC_BITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedSpec(ElementSpec):
-    """Two's complement: value = signed code * 2**-frac_bits.
+class FixedSpec(DyadicSpec):
+    """Two's complement or unsigned: value = integer * 2**-frac_bits.
 
     Parameters
     ----------
     bits : int
-        Bits of a code with its sign, 2 to 16.
+        Bits of a code with its sign, 1 to 16.
     frac_bits : int
         Bits after the binary point, -64 to 64; may be negative or more than ``bits``.
         Default: ``bits - 1``, for values from -1 to just below 1.
+    signed : bool
+        Whether codes are two's complement; else they are unsigned.
 
     Raises
     ------
     TypeError
-        If a parameter is not an int.
+        If a parameter is of another type.
     ValueError
         If a parameter is out of range.
     """
@@ -47,9 +43,12 @@ class FixedSpec(ElementSpec):
 
     bits: int = 8
     frac_bits: int = cast(int, None)  # replaced as soon as bits is known to be good
+    signed: bool = True
 
     def __post_init__(self) -> None:
-        check_int("bits", self.bits, 2, 16)
+        check_int("bits", self.bits, 1, 16)
+        if not isinstance(self.signed, bool):
+            raise TypeError(f"signed must be a bool, not {self.signed!r}")
         if self.frac_bits is None:
             object.__setattr__(self, "frac_bits", self.bits - 1)
         check_int("frac_bits", self.frac_bits, MIN_FRAC_BITS, MAX_FRAC_BITS)
@@ -61,33 +60,45 @@ class FixedSpec(ElementSpec):
 
     @property
     def operand_bits(self) -> int:
-        """Bits of a signed operand: ``bits``."""
-        return self.bits
+        """Bits of a signed operand: ``bits``, and one for the sign of an unsigned code."""
+        return self.bits + (not self.signed)
+
+    def show(self, name: str) -> str | None:
+        """Value of parameter ``name`` for ``str``."""
+        if name == "signed":
+            return None if self.signed else "no"
+        return super().show(name)
 
     def make_operands(self) -> npt.NDArray[np.int32]:
-        """Code read as a two's-complement integer, by code."""
+        """Integer that each code is, by code."""
         codes = np.arange(1 << self.bits, dtype=np.int32)
+        if not self.signed:
+            return codes
         return np.where(codes >> self.bits - 1, codes - (1 << self.bits), codes).astype(np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixedFormat(ElementFormat):
+class FixedFormat(ListedFormat):
     """Fixed point with one power-of-two scale per tensor.
 
     Parameters
     ----------
     bits : int
-        Bits of a code with its sign, 2 to 16.
+        Bits of a code with its sign, 2 to 16; unsigned 1 to 16.
     frac_bits : int, optional
         Bits after the binary point; fitted to each tensor if not given.
+    signed : bool, optional
+        Whether codes are two's complement, which they are if it is not given.
     """
 
     stem: ClassVar[str] = "fixed"
-    parameters = {"frac_bits": parse_int}
+    parameters = {"frac_bits": parse_int, "signed": parse_bool}
 
     frac_bits: int | None = None
+    signed: bool | None = None
 
     def __post_init__(self) -> None:
+        check_int("bits", self.bits, 1 if self.signed is False else 2, 16)
         self.spec()
 
     def spec(self) -> FixedSpec:
@@ -103,7 +114,7 @@ class FixedFormat(ElementFormat):
         if self.frac_bits is not None or largest == 0:
             return self.spec()
         _, exp = np.frexp(largest)  # largest < 2**exp
-        return self._limited(self.bits - 1 - int(exp))
+        return self._limited(self.bits - self.spec().signed - int(exp))
 
     def candidates(self, tensor: npt.NDArray[Any], role: Role) -> Sequence[FixedSpec]:
         """Scales from one bit coarser than the rule to ``bits`` bits finer, coarsest first.
@@ -111,6 +122,9 @@ class FixedFormat(ElementFormat):
         Coarser ones need not be tried: one bit coarser than the rule nothing saturates, and from
         there each coarser grid is a subset of the one before.
         """
+        least = float(tensor.min(initial=0))
+        if self.signed is False and least < 0:
+            raise ValueError(f"tensor must have no negative numbers where signed=no, not {least}")
         largest = largest_magnitude(tensor)
         centre = self.rule(largest, role)
         if self.frac_bits is not None or largest == 0:
@@ -119,9 +133,8 @@ class FixedFormat(ElementFormat):
         return list(dict.fromkeys(self._limited(centre.frac_bits + i) for i in offsets))
 
     def _limited(self, frac_bits: int) -> FixedSpec:
-        return FixedSpec(
-            bits=self.bits, frac_bits=min(max(frac_bits, MIN_FRAC_BITS), MAX_FRAC_BITS)
-        )
+        limited = min(max(frac_bits, MIN_FRAC_BITS), MAX_FRAC_BITS)
+        return replace(self.spec(), frac_bits=limited)
 
 
 def single_splits(bits: int) -> list[FixedSpec]:

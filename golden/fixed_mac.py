@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from golden.element import check_int
 from golden.fixed import FixedFormat, FixedSpec
 from golden.mac import MacSpec, check_format
+from golden.spec import check_int
 
 __all__ = ["FixedMacSpec"]
 
@@ -25,7 +25,11 @@ class FixedMacSpec(MacSpec):
 
     @classmethod
     def for_format(cls, form: FixedFormat, length: int) -> "FixedMacSpec":
-        """Hardware for every spec that ``form`` can be fitted to."""
+        """Hardware for every spec that ``form`` can be fitted to; ValueError if it is unsigned."""
+        if form.signed is False:
+            raise ValueError(
+                f"signed must be yes for multiply-accumulate hardware, not no in {form}"
+            )
         return cls(bits=form.bits, length=length)
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class FixedMacSpec(MacSpec):
         """Run-time settings of a layer by port of the array."""
         for name, spec in (("weights", weights), ("activations", activations), ("result", result)):
             check_format(name, spec, FixedSpec, self.bits)
+            if not spec.signed:
+                raise ValueError(f"{name}.signed must be True, not False")
         shift = weights.frac_bits + activations.frac_bits - result.frac_bits
         largest = (1 << self.shift_width) - 1
         if not 0 <= shift <= largest:

@@ -1,23 +1,23 @@
 """All number systems by name, and the strings that name a format.
 
-A format string is the stem of a number system, the bits of a code and, after a colon, parameters
-that are not to be fitted: ``tapered8``, ``tapered8:max_run=4,scale_exp=-1``.
+A format string is the stem of a number system, its size (the bits of a code, but for weight pools
+the number of vectors) and, after a colon, parameters that are not to be fitted: ``tapered8``,
+``tapered8:max_run=4,scale_exp=-1``.
 """
 
 import re
 
-from golden.element import ElementFormat
+from golden.dybit import DybitFormat
 from golden.fixed import FixedFormat
+from golden.spec import Format
 from golden.tapered import TaperedFormat
 
-__all__ = ["FORMATS", "Format", "parse"]
-
-#: What :func:`parse` returns.
-Format = ElementFormat
+__all__ = ["FORMATS", "parse"]
 
 #: One line per number system, by stem.
-FORMATS: dict[str, type[ElementFormat]] = {
+FORMATS: dict[str, type[Format]] = {
     "fixed": FixedFormat,
+    "dybit": DybitFormat,
     "tapered": TaperedFormat,
 }
 
@@ -38,7 +38,7 @@ def parse(text: str) -> Format:
     match = re.fullmatch(r"([a-z][a-z_]*)([1-9][0-9]*)(?::(.+))?", text)
     if match is None:
         raise ValueError(f"format must be like tapered8 or tapered8:max_run=4, not {text!r}")
-    stem, bits, rest = match.groups()
+    stem, size, rest = match.groups()
     if stem not in FORMATS:
         raise ValueError(f"number system must be one of {', '.join(FORMATS)}, not {stem!r}")
 
@@ -50,4 +50,4 @@ def parse(text: str) -> Format:
         if name in texts:
             raise ValueError(f"parameter must be given once, not {name} twice in {text!r}")
         texts[name] = value
-    return FORMATS[stem].from_texts(int(bits), texts)
+    return FORMATS[stem].from_texts(int(size), texts)

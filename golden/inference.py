@@ -1,14 +1,15 @@
 """Networks in narrow number systems: calibration, exact runs, error and operand streams.
 
 :func:`quantise` prepares a :class:`golden.network.Network` for a :class:`NumberSystem`, of which
-:class:`ElementSystem` is the one whose elements are coded one by one.  The rules:
+:class:`golden.element_layers.ElementSystem` is the one whose elements are coded one by one.  The
+rules of all of them:
 
-* The weights of each layer are coded with one format, fitted on them.
+* The weights of each layer are coded once, by the rules of the system.
 * The network's input and every computed result (of a convolution, matrix product, addition,
   average or concatenation, after the ReLU that follows it) are coded exactly once, with a format
   fitted on that tensor of the float32 run of the calibration images.
 * ReLU, maximum, flatten, pad and slice move numbers and round nothing.
-* The bias enters the accumulator rounded to its unit; accumulators are exact.
+* Dot products are what the hardware computes, bit for bit; nothing is rounded for convenience.
 * The results of the last layer that computes are not coded: they are the logits, exactly.
 """
 
@@ -16,20 +17,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.dot import accumulator_exp, quantise_bias
-from golden.element import ElementFormat, ElementSpec, Method
-from golden.network import Float32Arithmetic, Floats, MacNode, Network, execute, multiply
+from golden.network import Float32Arithmetic, Floats, MacNode, Network, execute
 
 __all__ = [
-    "ElementCodec",
-    "ElementLayer",
-    "ElementOperands",
-    "ElementSystem",
     "Evaluation",
     "LayerStream",
     "NumberSystem",
@@ -41,24 +36,8 @@ __all__ = [
     "sqnr_db",
 ]
 
-FloatType = type[np.float32] | type[np.float64]
-
 #: Rows of a layer's calibration inputs that a number system sees, evenly spaced.
 CALIBRATION_ROWS = 4096
-
-#: Every integer up to these magnitudes is exact in the type.
-FLOAT32_INTEGERS = 1 << 24
-FLOAT64_INTEGERS = 1 << 53
-
-#: Numbers of float32 are normal from two to the first of these to below two to the second.
-FLOAT32_MIN_EXP = -126
-FLOAT32_MAX_EXP = 128
-
-#: Low bits of a float64 significand that a float32 has not, as a mask.
-SIGNIFICAND_MASK = np.uint64((1 << 52 - 23) - 1)
-
-#: Float64 values that are narrowed at a time, in a buffer of half a megabyte.
-NARROW_BLOCK = 1 << 16
 
 
 class TensorCodec(Protocol):
@@ -74,8 +53,12 @@ class TensorCodec(Protocol):
 class PreparedLayer(Protocol):
     """One layer of dot products with its weights coded."""
 
+    @property
+    def storage_bits(self) -> int:
+        """Bits that the weights of the layer take in memory, without biases."""
+
     def forward(self, group: int, columns: Floats) -> Floats:
-        """Exact dot products of coded inputs.
+        """Dot products of coded inputs, before the rounding that stores them.
 
         Parameters
         ----------
@@ -87,8 +70,14 @@ class PreparedLayer(Protocol):
         Returns
         -------
         ndarray of float32 or float64, [m, n]
-            A new array; bias included.
+            A new array, in units of the layer; bias included.
         """
+
+    def store(self, results: Floats, codec: TensorCodec) -> npt.NDArray[np.float32]:
+        """Values after the rounding that stores results of :meth:`forward`, rectified or not."""
+
+    def values(self, results: Floats) -> Floats:
+        """Results of :meth:`forward` in real units."""
 
     def operands(self, group: int, columns: Floats) -> Any:
         """Describe the same product as the hardware sees it, in the form of the number system."""
@@ -96,6 +85,9 @@ class PreparedLayer(Protocol):
 
 class NumberSystem(Protocol):
     """A number system as :func:`quantise` uses it; implementations keep no state in between."""
+
+    def fit_network(self, network: Network) -> Self:
+        """System that knows what depends on the network as a whole; called before the others."""
 
     def fit_tensor(self, name: str, values: Floats) -> TensorCodec:
         """Codec for the tensor of a step, fitted on its values for the calibration images."""
@@ -119,276 +111,6 @@ class NumberSystem(Protocol):
         """Float type in which tensors of these codecs are added."""
 
 
-@dataclass(frozen=True)
-class ElementCodec:
-    """Every element coded by itself.
-
-    Parameters
-    ----------
-    spec : ElementSpec
-        The format.
-    """
-
-    spec: ElementSpec
-
-    def __str__(self) -> str:
-        return str(self.spec)
-
-    def encode(self, values: Floats) -> npt.NDArray[Any]:
-        """Codes nearest to ``values``, rounded once."""
-        return self.spec.encode(_narrowed(values))
-
-    def quantise(self, values: Floats) -> npt.NDArray[np.float32]:
-        """Values of the codes nearest to ``values``."""
-        return self.spec.decode(self.encode(values))
-
-
-def _narrowed(values: Floats) -> Floats:
-    """Float32 numbers that round like float64 ``values`` to any format of at most 22 bits.
-
-    A float32 encoder looks up its codes, a float64 one searches.  The low bits of the significand
-    go, and the last bit kept becomes 1 if any of them was set (rounding to odd), so that no number
-    reaches or crosses the middle between two numbers of a narrow format.  Exponents outside
-    float32 are no matter: such values are far below or above every format.
-    """
-    if values.dtype != np.float64:
-        return values
-    flat = np.ascontiguousarray(values).reshape(-1)
-    result = np.empty(flat.shape, np.float32)
-    buffer = np.empty(min(flat.size, NARROW_BLOCK), np.uint64)
-    with np.errstate(over="ignore", under="ignore"):
-        for start in range(0, flat.size, NARROW_BLOCK):
-            bits = flat[start : start + NARROW_BLOCK].view(np.uint64)
-            block = buffer[: bits.size]
-            np.bitwise_and(bits, SIGNIFICAND_MASK, out=block)
-            # Carries into the last kept bit if any dropped bit is set.
-            np.add(block, SIGNIFICAND_MASK, out=block)
-            np.bitwise_or(block, bits, out=block)
-            np.bitwise_and(block, ~SIGNIFICAND_MASK, out=block)
-            result[start : start + NARROW_BLOCK] = block.view(np.float64)
-    return result.reshape(values.shape)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ElementOperands:
-    """Codes that one matrix product reads, and its exact result.
-
-    Parameters
-    ----------
-    weight_spec, activation_spec : ElementSpec
-        Formats of the codes.
-    weight_codes : ndarray of unsigned integers, [k, n]
-        One column for each output channel.
-    activation_codes : ndarray of unsigned integers, [m, k]
-        One row for each output pixel.
-    bias_q : ndarray of int64, [n]
-        Start values of the accumulators.
-    accumulators : ndarray of int64, [m, n]
-        Sums of products and bias, in units of 2**accumulator_exp.
-    accumulator_exp : int
-        Base-2 logarithm of that unit.
-    """
-
-    weight_spec: ElementSpec
-    activation_spec: ElementSpec
-    weight_codes: npt.NDArray[Any]
-    activation_codes: npt.NDArray[Any]
-    bias_q: npt.NDArray[np.int64]
-    accumulators: npt.NDArray[np.int64]
-    accumulator_exp: int
-
-
-class _ExactProduct:
-    """Matrix product with coded weights that BLAS computes without rounding.
-
-    Values are integers times a power of two, so a floating-point product is exact as long as
-    every partial sum, in whatever order, fits the significand.  The tests below bound the sum of
-    magnitudes of each column.  Weights that are too wide for float32 are cut in an upper and a
-    lower part, which costs less than float64.
-
-    Parameters
-    ----------
-    weight_spec, activation_spec : ElementSpec
-        Formats of the operands.
-    weights : ndarray of int64, [k, n]
-        Operands of the weights.
-    bias_q : ndarray of int64, [n]
-        Start values of the accumulators.
-    """
-
-    def __init__(
-        self,
-        weight_spec: ElementSpec,
-        activation_spec: ElementSpec,
-        weights: npt.NDArray[np.int64],
-        bias_q: npt.NDArray[np.int64],
-    ) -> None:
-        largest = int(np.abs(activation_spec.operand_table.astype(np.int64)).max())
-        step = _common_step(activation_spec.operand_table)
-        unit = accumulator_exp(weight_spec, activation_spec)
-
-        def fits(part: npt.NDArray[np.int64]) -> bool:
-            bound = _largest_column(part) * largest // (_common_step(part) * step)
-            return bound <= FLOAT32_INTEGERS
-
-        total = _largest_column(weights) * largest + int(np.abs(bias_q).max())
-        if total > FLOAT64_INTEGERS:
-            raise ValueError(
-                f"accumulators must be at most 2**53 in units of 2**{unit}, not {total}"
-            )
-        parts = [weights]
-        if not fits(weights):
-            half = max(1, int(np.abs(weights).max()).bit_length() // 2)
-            upper = weights + (1 << half - 1) >> half << half
-            parts = [upper, weights - upper]
-        in_range = unit >= FLOAT32_MIN_EXP and unit + total.bit_length() <= FLOAT32_MAX_EXP
-        exact = in_range and all(map(fits, parts))
-        dtype: FloatType = np.float32 if exact else np.float64
-        self._matrices: list[Floats] = [
-            np.ldexp(part.astype(np.float64), weight_spec.operand_exp).astype(dtype)
-            for part in (parts if exact else [weights])
-        ]
-        # Biases are multiples of the unit only, which can be finer than that of the products.
-        self._sum_dtype: FloatType = (
-            np.float32 if exact and total <= FLOAT32_INTEGERS else np.float64
-        )
-        self._bias: Floats = np.ldexp(bias_q.astype(np.float64), unit).astype(self._sum_dtype)
-
-    def __call__(self, columns: Floats) -> Floats:
-        operands = columns.astype(self._matrices[0].dtype, copy=False)
-        total: Floats = multiply(operands, self._matrices[0]).astype(self._sum_dtype, copy=False)
-        for matrix in self._matrices[1:]:
-            total += multiply(operands, matrix)
-        total += self._bias
-        return total
-
-
-def _largest_column(weights: npt.NDArray[np.int64]) -> int:
-    """Largest sum of magnitudes in a column."""
-    return int(np.abs(weights).sum(axis=0).max())
-
-
-def _common_step(integers: npt.NDArray[Any]) -> int:
-    """Largest power of two that divides all of the integers; 1 for zeros."""
-    merged = int(np.bitwise_or.reduce(integers.astype(np.int64), axis=None))
-    return merged & -merged or 1
-
-
-class ElementLayer:
-    """One layer whose weights are coded one by one; see :class:`PreparedLayer`.
-
-    Parameters
-    ----------
-    weight_spec, activation_spec : ElementSpec
-        Formats of the weights and of the layer's input.
-    weight_codes : ndarray of unsigned integers, [groups, k, n]
-        The weights.
-    bias_q : ndarray of int64, [groups, n]
-        Start values of the accumulators.
-
-    Raises
-    ------
-    ValueError
-        If an accumulator could exceed 2**53 units, which only a huge bias or a dot product of
-        millions of terms brings about.
-    """
-
-    def __init__(
-        self,
-        weight_spec: ElementSpec,
-        activation_spec: ElementSpec,
-        weight_codes: npt.NDArray[Any],
-        bias_q: npt.NDArray[np.int64],
-    ) -> None:
-        self.weight_spec = weight_spec
-        self.activation_spec = activation_spec
-        self.weight_codes = weight_codes
-        self.bias_q = bias_q
-        weights = weight_spec.operands(weight_codes).astype(np.int64)
-        self._products = [
-            _ExactProduct(weight_spec, activation_spec, matrix, bias)
-            for matrix, bias in zip(weights, bias_q, strict=True)
-        ]
-
-    def forward(self, group: int, columns: Floats) -> Floats:
-        """Exact accumulators as values."""
-        return self._products[group](columns)
-
-    def operands(self, group: int, columns: Floats) -> ElementOperands:
-        """Codes and exact accumulators."""
-        exponent = accumulator_exp(self.weight_spec, self.activation_spec)
-        accumulators = np.ldexp(self.forward(group, columns).astype(np.float64), -exponent)
-        return ElementOperands(
-            weight_spec=self.weight_spec,
-            activation_spec=self.activation_spec,
-            weight_codes=self.weight_codes[group],
-            activation_codes=self.activation_spec.encode(columns),
-            bias_q=self.bias_q[group],
-            accumulators=accumulators.astype(np.int64),
-            accumulator_exp=exponent,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ElementSystem:
-    """A :class:`NumberSystem` that codes weights and activations one by one in one format.
-
-    Parameters
-    ----------
-    format : ElementFormat
-        Format whose free parameters are fitted to each tensor.
-    method : {"sweep", "paper"}
-        How they are fitted: by least mean squared error, or by the rule of the paper.
-    """
-
-    format: ElementFormat
-    method: Method = "sweep"
-
-    def fit_tensor(self, name: str, values: Floats) -> ElementCodec:
-        """Codec of the format fitted to activations."""
-        return ElementCodec(self.format.fit(values, "activations", self.method))
-
-    def prepare(
-        self, node: MacNode, source: TensorCodec, calibration: Sequence[Floats]
-    ) -> ElementLayer:
-        """Fit the format to the weights of a layer and code them.
-
-        Raises
-        ------
-        TypeError
-            If ``source`` was not made by :meth:`fit_tensor`.
-        """
-        if not isinstance(source, ElementCodec):
-            raise TypeError(f"source must be an ElementCodec, not {source!r}")
-        weights = node.matrices()
-        spec = self.format.fit(weights, "weights", self.method)
-        return ElementLayer(
-            spec,
-            source.spec,
-            spec.encode(weights),
-            quantise_bias(spec, source.spec, node.biases()),
-        )
-
-    def sum_dtype(self, sources: Sequence[TensorCodec]) -> npt.DTypeLike:
-        """Float32 if it holds every sum exactly, else float64.
-
-        Raises
-        ------
-        ValueError
-            If not even float64 does.
-        """
-        specs = [source.spec for source in sources if isinstance(source, ElementCodec)]
-        low = min(spec.operand_exp for spec in specs)
-        high = max(spec.operand_exp + spec.operand_bits - 1 for spec in specs)
-        bits = high + (len(specs) - 1).bit_length() - low
-        if bits > FLOAT64_INTEGERS.bit_length() - 1:
-            raise ValueError(
-                f"tensors that are added must span at most 53 bits, not {bits} "
-                f"({', '.join(map(str, specs))})"
-            )
-        return np.float32 if bits < FLOAT32_INTEGERS.bit_length() else np.float64
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerStream:
     """What one matrix product of a layer reads and writes for some images.
@@ -400,7 +122,8 @@ class LayerStream:
     group : int
         Which of the layer's groups.
     operands : object
-        Inputs in the form of the number system, :class:`ElementOperands` for formats.
+        Inputs in the form of the number system; of formats of elements,
+        :class:`golden.element_layers.ElementOperands`.
     relu : bool
         Whether negative results become zero before they are coded.
     output_codec : TensorCodec or None
@@ -473,7 +196,9 @@ class QuantisedNetwork:
 
     def forward(self, name: str, group: int, columns: Floats) -> Floats:
         """Exact results of a layer of dot products; part of :class:`golden.network.Arithmetic`."""
-        return self.layers[name].forward(group, columns)
+        layer = self.layers[name]
+        results = layer.forward(group, columns)
+        return results if name in self.codecs else layer.values(results)
 
     def sum_dtype(self, sources: Sequence[str]) -> npt.DTypeLike:
         """Float type in which tensors are added; part of :class:`golden.network.Arithmetic`."""
@@ -481,7 +206,9 @@ class QuantisedNetwork:
 
     def store(self, name: str, values: Floats) -> Floats:
         """Values after coding; part of :class:`golden.network.Arithmetic`."""
-        return self.codecs[name].quantise(values)
+        codec = self.codecs[name]
+        layer = self.layers.get(name)
+        return codec.quantise(values) if layer is None else layer.store(values, codec)
 
     def run(self, images: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Exact logits.
@@ -645,7 +372,7 @@ def quantise(
     network : Network
         The trained network.
     system : NumberSystem
-        For formats, ``ElementSystem(format=golden.formats.parse("tapered8"))``.
+        That of a format: ``golden.formats.parse("tapered8").system()``.
     calibration_images : array_like of float, [n, channels, height, width] or [n, features]
         Images on which ranges are fitted; never the ones on which accuracy is stated.  All
         computed tensors of these images are held in memory.
@@ -660,6 +387,7 @@ def quantise(
         As :meth:`golden.network.Network.batches`, and if a tensor or a weight is not finite.
     """
     images = np.asarray(calibration_images)
+    system = system.fit_network(network)
     run = _Calibration(network, len(images) if images.ndim else 0)
     for x in network.batches(images):
         execute(network, x, run)

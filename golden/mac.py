@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from golden.element import ElementSpec, check_int
+from golden.element import ElementSpec
+from golden.spec import check_int
 
 __all__ = ["ArraySpec", "MacSpec", "check_format"]
 

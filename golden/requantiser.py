@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import as_integers, check_int
+from golden.spec import as_integers, check_int
 
 __all__ = ["ACCUMULATOR_RANGE", "Multiplier", "TwoStepMultiplier"]
 

@@ -13,12 +13,15 @@ by searching the cuts, and are left out where no table of bearable size tells th
 """
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK", "IntegerRounder", "ValueTable", "gather"]
+__all__ = ["BLOCK", "IntegerRounder", "ScaledTable", "Ties", "UnitTable", "ValueTable", "gather"]
+
+#: Where a number midway between two values goes: to the larger or to the smaller magnitude.
+Ties = Literal["away", "zero"]
 
 #: Numbers per block: a few blocks and a look-up table share a second-level cache of 1 MiB.
 BLOCK = 1 << 14
@@ -32,6 +35,9 @@ NARROW_PRECISION = 23 - DROPPED
 #: Most entries in a table of narrowed integers; the baseline of 16 bits needs half of them.
 MAX_TABLE = 1 << 19
 
+#: Most entries in a table of truncated binary64 numbers, of which a tensor visits few.
+MAX_SCALED_TABLE = 1 << 21
+
 INT64 = np.iinfo(np.int64)
 
 
@@ -40,33 +46,42 @@ class ValueTable:
 
     Parameters
     ----------
-    values : ndarray of float64, shape (2**bits,)
-        Value of each code, exact, with at most 52 significant bits.  Codes may share a value;
-        rounding then gives the smallest of them.
-    bits : int
-        Bits of a code, 2 to 16.
-
-    Attributes
-    ----------
     values : ndarray of float64, shape (count,)
-        The distinct values, ascending.
+        The distinct values, exact and ascending.
     codes : ndarray of uint8 or uint16, shape (count,)
-        Code of each distinct value; ``uint8`` up to 8 bits.
+        Code of each distinct value.
+    midpoints : ndarray of float64, shape (count - 1,)
+        Where rounding changes from value ``i`` to value ``i + 1``; exact.
     tie_up : ndarray of bool, shape (count - 1,)
-        Whether a tie between value ``i`` and value ``i + 1`` goes up: it does where the code of
-        the lower value is odd.
+        Whether the midpoint itself rounds to value ``i + 1``.
     """
 
-    def __init__(self, values: npt.NDArray[np.float64], bits: int):
-        self.values, first = np.unique(values, return_index=True)
-        code_type = np.uint8 if bits <= 8 else np.uint16
-        self.codes: npt.NDArray[np.unsignedinteger] = first.astype(code_type)
-        self.tie_up = first[:-1] % 2 == 1
+    def __init__(
+        self,
+        values: npt.NDArray[np.float64],
+        codes: npt.NDArray[np.unsignedinteger],
+        midpoints: npt.NDArray[np.float64],
+        tie_up: npt.NDArray[np.bool_],
+    ):
+        self.values = values
+        self.codes = codes
+        self.midpoints = midpoints
+        self.tie_up = tie_up
 
-    @cached_property
-    def midpoints(self) -> npt.NDArray[np.float64]:
-        """Midpoints between neighbouring values, exact."""
-        return (self.values[:-1] + self.values[1:]) / 2
+    @classmethod
+    def of_codes(cls, values: npt.NDArray[np.float64], bits: int) -> "ValueTable":
+        """Make the rounding to the nearest value, ties to the even code.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (2**bits,)
+            Value of each code, exact, with at most 52 significant bits.  Codes may share a value;
+            rounding then gives the smallest of them.
+        bits : int
+            Bits of a code, 1 to 16.
+        """
+        distinct, codes = _distinct(values, bits)
+        return cls(distinct, codes, (distinct[:-1] + distinct[1:]) / 2, codes[:-1] % 2 == 1)
 
     def cuts(self, dtype: npt.DTypeLike) -> npt.NDArray[np.floating]:
         """Largest number of a floating-point type that rounds to value ``i``, but for the last."""
@@ -168,6 +183,118 @@ class ValueTable:
                 grid.codes.take(index, out=result, mode="clip")
 
 
+class UnitTable(ValueTable):
+    """Rounding of numbers given in operands, for a format with any scale.
+
+    Parameters
+    ----------
+    operands : ndarray of float64, shape (2**bits,)
+        Operand of each code, an integer.  Codes may share one; rounding gives the smallest.
+    bits : int
+        Bits of a code, 1 to 16.
+    ties : {"away", "zero"}
+        Whether a tie goes to the larger or to the smaller magnitude; the tie at zero goes down.
+    fraction_bits : int, optional
+        Fraction bits to which numbers are rounded first, ties to even; None where they are not.
+    """
+
+    def __init__(
+        self,
+        operands: npt.NDArray[np.float64],
+        bits: int,
+        ties: Ties,
+        fraction_bits: int | None = None,
+    ):
+        values, codes = _distinct(operands, bits)
+        midpoints = (values[:-1] + values[1:]) / 2
+        super().__init__(
+            values, codes, midpoints, midpoints > 0 if ties == "away" else midpoints < 0
+        )
+        self.ties = ties
+        self.fraction_bits = fraction_bits
+
+    @cached_property
+    def dropped(self) -> int:
+        """Low bits of a binary64 number that no midpoint has."""
+        mantissa, _ = np.frexp(self.midpoints[self.midpoints != 0])
+        integers = np.ldexp(np.abs(mantissa), 53).astype(np.int64)
+        return (
+            int(np.bitwise_or.reduce(integers) & -np.bitwise_or.reduce(integers)).bit_length() - 1
+        )
+
+    @cached_property
+    def truncated_codes(self) -> npt.NDArray[np.unsignedinteger] | None:
+        """Code by truncated binary64 number, no tie among them; None if that is a large table."""
+        if self.midpoints.size == 0 or 1 << 64 - self.dropped > MAX_SCALED_TABLE:
+            return None
+        tops = np.arange(1 << 64 - self.dropped, dtype=np.uint64)
+        # Any number inside stands for all of them: there is no midpoint between.
+        inside = (tops << np.uint64(self.dropped)) + np.uint64(1 << self.dropped - 1)
+        numbers = inside.view(np.float64)
+        tiny = np.abs(numbers) < np.finfo(np.float64).tiny
+        numbers[np.isnan(numbers) | tiny] = 0
+        # Those that begin with infinity have only numbers above them that are none.
+        infinite = (tops << np.uint64(self.dropped)).view(np.float64)
+        numbers[np.isinf(infinite)] = infinite[np.isinf(infinite)]
+        return self.search(numbers)
+
+
+class ScaledTable(ValueTable):
+    """Rounding of numbers to the values of a format with a scale.
+
+    Parameters
+    ----------
+    unit : UnitTable
+        The same format with scale 1.
+    scale : float
+        Value of the operand 1, a normal number of binary32.
+    """
+
+    def __init__(self, unit: UnitTable, scale: float):
+        self.unit = unit
+        self.scale = scale
+        thresholds, tie_up = unit.midpoints, unit.tie_up
+        if unit.fraction_bits is not None:
+            # A midpoint is an integer in these finer units.  The largest integer that still rounds
+            # to the lower value, and half a unit more that rounding to an integer takes away.
+            last = np.ldexp(thresholds, unit.fraction_bits) - tie_up
+            thresholds = np.ldexp(last + 0.5, -unit.fraction_bits)
+            tie_up = last % 2 == 1
+        super().__init__(unit.values * scale, unit.codes, thresholds * scale, tie_up)
+
+    def encode(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.unsignedinteger]:
+        """Codes nearest to ``x``; see :meth:`ValueTable.encode`."""
+        table = self.unit.truncated_codes
+        codes = np.empty_like(x, self.codes.dtype, subok=False)
+        if x.dtype.itemsize > 4 or table is None:
+            with _blocks(x, np.dtype(np.float64), codes) as blocks:
+                for numbers, result in blocks:
+                    result[...] = self.search(numbers)
+            return codes
+        # A binary32 number over the scale either is a midpoint or differs from it by more than
+        # 2**-34 of its size, which binary64 shows.  So a nudge by less than that decides all ties
+        # and moves nothing else; a product with the reciprocal is as good as a quotient, but for
+        # the numbers that are rounded to an integer first.
+        nudge = 1 + np.ldexp(1.0 if self.unit.ties == "away" else -1.0, -40)
+        shift = np.uint64(self.unit.dropped)
+        finer = None if self.unit.fraction_bits is None else 2.0**self.unit.fraction_bits
+        factor = nudge / self.scale if finer is None else nudge / finer
+        scaled_block = np.empty(BLOCK)
+        with _blocks(x, np.dtype(np.float64), codes) as blocks:
+            for numbers, result in blocks:
+                scaled = scaled_block[: numbers.size]
+                if finer is None:
+                    np.multiply(numbers, factor, out=scaled)
+                else:
+                    np.divide(numbers, self.scale / finer, out=scaled)
+                    np.rint(scaled, out=scaled)
+                    np.multiply(scaled, factor, out=scaled)
+                index = scaled.view(np.uint64)
+                np.right_shift(index, shift, out=index)
+                table.take(index.view(np.int64), out=result, mode="clip")
+        return codes
+
+
 class _Grid(NamedTuple):
     """Codes by multiple of ``step``, from ``low`` (even) to ``high``."""
 
@@ -259,6 +386,14 @@ class IntegerRounder:
                 np.subtract(index, self.low, out=index)
                 table.take(index, out=result, mode="clip")
         return codes
+
+
+def _distinct(
+    values: npt.NDArray[np.float64], bits: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.unsignedinteger]]:
+    """Distinct values, ascending, and the smallest code of each."""
+    distinct, first = np.unique(values, return_index=True)
+    return distinct, first.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def gather(table: npt.NDArray[Any], codes: npt.NDArray[np.integer]) -> npt.NDArray[Any]:

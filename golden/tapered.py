@@ -12,16 +12,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import (
-    ElementFormat,
-    ElementSpec,
-    Method,
-    Role,
-    check_int,
-    largest_magnitude,
-    least_error,
-    parse_int,
-)
+from golden.element import DyadicSpec, ListedFormat, least_error
+from golden.spec import Method, Role, check_int, checked_tensor, largest_magnitude, parse_int
 
 __all__ = [
     "TaperedFormat",
@@ -41,7 +33,7 @@ SWEPT_SCALE_EXPS = (0, -1, -2, -3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaperedSpec(ElementSpec):
+class TaperedSpec(DyadicSpec):
     """TFX(bits, max_run, scale_exp): value = (I + f / 2**fs) * 2**scale_exp (paper, Eq 2).
 
     The most significant bit is stored inverted and starts a run of m equal bits, at most
@@ -114,7 +106,7 @@ def _parse_runs(name: str, text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaperedFormat(ElementFormat):
+class TaperedFormat(ListedFormat):
     """Tapered fixed point with the run length and the scale fitted to each tensor.
 
     Parameters
@@ -177,7 +169,7 @@ class TaperedFormat(ElementFormat):
         Parameters
         ----------
         tensor, role, method
-            As in :meth:`golden.element.ElementFormat.fit`.  "paper" is Algorithm 1; "sweep" tries
+            As in :meth:`golden.spec.Format.fit`.  "paper" is Algorithm 1; "sweep" tries
             max_run = 1 .. bits and, for weights and for each of them, scale_exp = 0, -1, -2, -3.
         runs : sequence of int, optional
             Values that ``max_run`` may take, in any order; those that the format excludes are
@@ -192,7 +184,7 @@ class TaperedFormat(ElementFormat):
         TypeError, ValueError
             As in the base class, and if no ``max_run`` is allowed.
         """
-        numbers = self.checked_tensor(tensor, role, method)
+        numbers = checked_tensor(tensor, role, method)
         allowed = self._allowed(runs)
         if method == "sweep":
             return cast(TaperedSpec, least_error(numbers, self._grid(role, allowed)))

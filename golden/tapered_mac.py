@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from golden.element import check_int
 from golden.mac import MacSpec, check_format
+from golden.spec import check_int
 from golden.tapered import TaperedFormat, TaperedSpec
 
 __all__ = ["TaperedMacSpec"]

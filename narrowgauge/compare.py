@@ -19,17 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from golden.formats import Format, parse
-from golden.inference import (
-    ElementCodec,
-    ElementSystem,
-    Evaluation,
-    LayerStream,
-    QuantisedNetwork,
-    quantise,
-)
+from golden.element_layers import ElementCodec
+from golden.formats import parse
+from golden.inference import Evaluation, LayerStream, QuantisedNetwork, quantise
 from golden.mac import ArraySpec
 from golden.network import Network
+from golden.spec import Format
 from narrowgauge.catalogue import SYSTEMS, Options
 from narrowgauge.onnx_reader import Data
 from narrowgauge.tiles import cut_tiles, required_length
@@ -74,7 +69,7 @@ class Settings:
     options : Options
         Hardware.
     method : str
-        How formats are fitted, see :meth:`golden.element.ElementFormat.fit`.
+        How formats are fitted, see :meth:`golden.spec.Format.fit`.
     seed : int
         Of the choice of tiles.
     """
@@ -126,6 +121,9 @@ def compare(
     settings = settings or Settings()
     parsed = [parse(text) for text in formats]
     names = [str(form) for form in parsed]
+    for form in parsed:
+        if form.stem not in SYSTEMS:
+            raise ValueError(f"formats must have an array ({', '.join(SYSTEMS)}), not {form}")
     if not names:
         raise ValueError("formats must name at least one format, not none")
     for name in names:
@@ -246,7 +244,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     """Everything about one format."""
     form = parse(name)
     assert data.calibration is not None  # compare() has seen to it
-    system = ElementSystem(format=form, method=settings.method)
+    system = form.system(settings.method)
     quantised = quantise(network, system, data.calibration)
     evaluation = quantised.evaluate(data.images, data.labels)
     streams = list(quantised.streams(data.images[:: max(1, len(data.images) // STREAM_IMAGES)]))
@@ -260,8 +258,8 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     return {
         "design": f"{form.stem}-array",
         "spec": name,
-        "weight_bits": form.bits,
-        "activation_bits": form.bits,
+        "weight_bits": mac.bits,
+        "activation_bits": mac.bits,
         "accumulator_bits": mac.accumulator_width,
         "length": mac.length,
         "macs_per_cycle": array.spec.rows * array.spec.cols,
@@ -286,7 +284,8 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         ],
         "energy_per_mac_pj": sum(energy.values()),
         "leakage_uw": array.leakage_uw,
-        "storage_bits_per_weight": float(form.bits),
+        "storage_bits_per_weight": sum(layer.storage_bits for layer in quantised.layers.values())
+        / sum(node.weight.size for node in network.mac_nodes),
         "sqnr_db": _decibels(evaluation.sqnr_db),
         "accuracy": 100 * (evaluation.accuracy or 0.0),
         "float_accuracy": 100 * (evaluation.float_accuracy or 0.0),
@@ -349,6 +348,7 @@ def _layers(
     for name, group in groupby(streams, key=lambda stream: stream.name):
         parts = list(group)
         operands = parts[0].operands
+        result_spec: Any
         if isinstance(parts[0].output_codec, ElementCodec):
             result_spec = parts[0].output_codec.spec
         else:  # the logits leave the array like any other result

@@ -17,9 +17,9 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
-from golden.element import check_int
 from golden.formats import parse
-from golden.inference import ElementSystem, quantise
+from golden.inference import quantise
+from golden.spec import check_int
 from narrowgauge.catalogue import DESIGNS, SYSTEMS, Design, Options, find
 from narrowgauge.networks import digits
 from narrowgauge.onnx_reader import read
@@ -244,9 +244,7 @@ def _layer_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
     embedded = digits()
     if embedded.data.calibration is None:
         raise ValueError("calibration of the embedded network must be there, not None")
-    network = quantise(
-        read(embedded.model_path), ElementSystem(format=parse(spec)), embedded.data.calibration
-    )
+    network = quantise(read(embedded.model_path), parse(spec).system(), embedded.data.calibration)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for stream in network.streams(embedded.data.images[:IMAGES]):
         if stream.output_codes is None:  # the logits are not rounded

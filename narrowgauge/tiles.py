@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import ElementSpec
-from golden.inference import ElementOperands, LayerStream
+from golden.element import DyadicSpec
+from golden.element_layers import ElementOperands
+from golden.inference import LayerStream
 from golden.mac import ArraySpec, MacSpec
 from synth.activity import LANES_PER_WORD
 from synth.array import TileBatch
@@ -37,7 +38,7 @@ def required_length(mac: MacSpec, operands: Sequence[ElementOperands]) -> int:
 
 
 def cut_tiles(
-    spec: ArraySpec, streams: Sequence[LayerStream], result_spec: ElementSpec, seed: int
+    spec: ArraySpec, streams: Sequence[LayerStream], result_spec: DyadicSpec, seed: int
 ) -> TileBatch:
     """Draw tiles from all places of a layer.
 
@@ -79,7 +80,7 @@ def cut_tiles(
 
 
 def _tile(
-    spec: ArraySpec, result_spec: ElementSpec, stream: LayerStream, top: int, left: int
+    spec: ArraySpec, result_spec: DyadicSpec, stream: LayerStream, top: int, left: int
 ) -> dict[str, Any]:
     """One tile, filled up to the size of the array."""
     layer: ElementOperands = stream.operands

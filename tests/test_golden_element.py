@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from golden.element import check_int, largest_magnitude, least_error, squared_errors
+from golden.element import least_error, squared_errors
 from golden.fixed import FixedSpec
 from golden.formats import parse
 from golden.rounding import BLOCK
+from golden.spec import check_int, largest_magnitude
 from golden.tapered import TaperedFormat, TaperedSpec
 from tests.golden_oracle import Rounder, fixed_values, tapered_values
 

@@ -156,8 +156,9 @@ def test_quantise_all():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"bits": 1}, ValueError, "bits must be between 2 and 16, not 1"),
-        ({"bits": 17}, ValueError, "bits must be between 2 and 16, not 17"),
+        ({"bits": 0}, ValueError, "bits must be between [12] and 16, not 0"),
+        ({"bits": 17}, ValueError, "bits must be between [12] and 16, not 17"),
+        ({"signed": 1}, TypeError, "signed must be a bool, not 1"),
         ({"bits": "8"}, TypeError, "bits must be an int, not '8'"),
         ({"frac_bits": -65}, ValueError, "frac_bits must be between -64 and 64, not -65"),
         ({"frac_bits": 65}, ValueError, "frac_bits must be between -64 and 64, not 65"),

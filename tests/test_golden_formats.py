@@ -2,6 +2,7 @@
 
 import pytest
 
+from golden.dybit import DybitFormat
 from golden.fixed import FixedFormat, FixedSpec
 from golden.formats import FORMATS, parse
 from golden.tapered import TaperedFormat, TaperedSpec
@@ -12,6 +13,10 @@ from golden.tapered import TaperedFormat, TaperedSpec
     [
         ("fixed8", FixedFormat(bits=8)),
         ("fixed16:frac_bits=-3", FixedFormat(bits=16, frac_bits=-3)),
+        ("fixed1:signed=no", FixedFormat(bits=1, signed=False)),
+        ("dybit4", DybitFormat(bits=4)),
+        ("dybit3:scale=0.1,signed=no", DybitFormat(bits=3, scale=0.1, signed=False)),
+        ("dybit8:pow2=yes", DybitFormat(bits=8, pow2=True)),
         ("tapered2", TaperedFormat(bits=2)),
         ("tapered8:max_run=4,scale_exp=-1", TaperedFormat(bits=8, max_run=4, scale_exp=-1)),
         ("tapered8:max_run=4", TaperedFormat(bits=8, max_run=4)),
@@ -78,7 +83,7 @@ def test_spec_strings(spec, text):
         ("tapered-8", "format must be like tapered8"),
         ("tapered8\n", "format must be like tapered8"),
         ("tapered٨", "format must be like tapered8"),
-        ("posit8", "number system must be one of fixed, tapered, not 'posit'"),
+        ("posit8", "number system must be one of fixed, .*tapered.*, not 'posit'"),
         ("fixed1", "bits must be between 2 and 16, not 1"),
         ("tapered17", "bits must be between 2 and 16, not 17"),
         ("tapered8:max_run", "parameter must be like max_run=4, not 'max_run' in 'tapered8:max"),
@@ -90,7 +95,7 @@ def test_spec_strings(spec, text):
             "tapered8:frac_bits=4",
             "parameter of tapered must be one of max_run, scale_exp, runs, not 'frac_bits'",
         ),
-        ("fixed8:max_run=4", "parameter of fixed must be one of frac_bits, not 'max_run'"),
+        ("fixed8:max_run=4", "parameter of fixed must be one of frac_bits, signed, not 'max_run'"),
         ("tapered8:bits=4", "parameter of tapered must be one of"),
         ("tapered8:max_run=four", "max_run must be an integer, not 'four'"),
         ("tapered8:max_run=-", "max_run must be an integer, not '-'"),

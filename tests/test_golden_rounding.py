@@ -9,7 +9,7 @@ from golden.tapered import TaperedSpec
 
 
 def table_of(spec):
-    return ValueTable(spec.value_table, spec.bits)
+    return ValueTable.of_codes(spec.value_table, spec.bits)
 
 
 @pytest.mark.parametrize("bits", [2, 5, 8])
@@ -40,7 +40,7 @@ def test_other_tables():
 def test_narrow_needs_normal_cuts():
     """Binary32 numbers below its normal ones have fewer bits to narrow."""
     values = np.ldexp([0.0, 1.0, -2.0, -1.0], -140)
-    table = ValueTable(values, 2)
+    table = ValueTable.of_codes(values, 2)
     assert table.narrow_codes is None
     x = np.float32(2.0**-149) * np.arange(-1200, 1200, dtype=np.float32)
     expected = np.clip(np.rint(np.ldexp(x.astype(float), 140)), -2, 1).astype(int) & 3
@@ -51,7 +51,7 @@ def test_scale_that_is_no_power_of_two():
     """Any values with exact midpoints are rounded right, by search if need be."""
     scale = float(np.float32(0.1))
     values = scale * np.array([0.0, 1.0, 3.0, 4.0, -4.0, -3.0, -2.0, -1.0])
-    table = ValueTable(values, 3)
+    table = ValueTable.of_codes(values, 3)
     assert table.narrow_codes is None
     assert table.grid is None
     x = scale * np.array([0.4, 0.5, 1.9, 2.0, 2.1, 3.5, 9.0, -0.5, -1.5, -3.5, np.nan])
@@ -59,7 +59,7 @@ def test_scale_that_is_no_power_of_two():
 
 
 def test_shared_values_give_the_smallest_code():
-    table = ValueTable(np.array([0.0, 1.0, 2.0, 1.0]), 2)
+    table = ValueTable.of_codes(np.array([0.0, 1.0, 2.0, 1.0]), 2)
     assert table.encode(np.float32([0.0, 1.0, 1.4, 1.6, -1.0])).tolist() == [0, 1, 1, 2, 0]
 
 

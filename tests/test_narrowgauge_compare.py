@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from golden.formats import parse
-from golden.inference import ElementSystem, quantise
+from golden.inference import quantise
 from golden.mac import ArraySpec
 from golden.network import Network
 from golden.tapered_mac import TaperedMacSpec
@@ -90,7 +90,7 @@ def test_energy_is_the_mean_of_the_layers(result, network):
 
 
 def test_accuracy_is_that_of_the_golden_model(result, network, small):
-    system = ElementSystem(format=parse("tapered4"))
+    system = parse("tapered4").system()
     evaluation = quantise(network, system, small.calibration).evaluate(small.images, small.labels)
     row = result["rows"][1]
     assert row["accuracy"] == 100 * evaluation.accuracy
@@ -131,7 +131,7 @@ def test_library_that_is_not_there(network, small):
 
 
 def streams_of(network, small, name, layer):
-    quantised = quantise(network, ElementSystem(format=parse(name)), small.calibration)
+    quantised = quantise(network, parse(name).system(), small.calibration)
     return [s for s in quantised.streams(small.images[:4]) if s.name == layer]
 
 
