@@ -26,10 +26,9 @@ from golden.spec import (
 
 __all__ = ["DybitFormat", "DybitSpec", "magnitudes"]
 
-#: Scales that the search tries first, in units of the root mean square of the tensor: least,
-#: largest, and largest where the best of the first ones is the last of them (heavy tails).
-FIRST_GRID = (0.25, 4.0)
-LAST_OF_HEAVY_TAILS = 6.0
+#: Geometric grids of scales that the search tries first, in units of the root mean square of the
+#: tensor; the second is meant for heavy tails.
+GRIDS = ((0.25, 4.0), (0.25, 6.0))
 GRID_POINTS = 64
 
 #: Points of each linear refinement between the neighbours of the best scale, and how many.
@@ -166,8 +165,8 @@ class DybitFormat(ElementFormat):
     ) -> DybitSpec:
         """Choose the scale of least squared error, and whether there is a sign.
 
-        The grid of scales is in units of the root mean square: a geometric one, and two linear
-        refinements about its best (spec/dybit.md, section 3; chosen).  The largest number of the
+        Scales are tried in units of the root mean square: two geometric grids, and two linear
+        refinements about the best (spec/dybit.md, section 3; chosen).  The largest number of the
         tensor has no say: the best scale may put the largest code at twenty times that number.
         There is no closed form, so both methods are this search.
 
@@ -216,17 +215,14 @@ class DybitFormat(ElementFormat):
     def _powers(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Powers of two that the range of the search has, and one on either side."""
         size = _root_mean_square(numbers)
-        low = math.floor(math.log2(FIRST_GRID[0] * size))
-        high = math.ceil(math.log2(LAST_OF_HEAVY_TAILS * size))
+        low = math.floor(math.log2(min(grid[0] for grid in GRIDS) * size))
+        high = math.ceil(math.log2(max(grid[1] for grid in GRIDS) * size))
         return np.ldexp(1.0, np.arange(low, high + 1))
 
     def _search(self, numbers: npt.NDArray[Any], spec: DybitSpec) -> DybitSpec:
         size = _root_mean_square(numbers)
-        scales = size * np.geomspace(*FIRST_GRID, GRID_POINTS)
+        scales = size * np.unique([np.geomspace(*grid, GRID_POINTS) for grid in GRIDS])
         index, best = self._best(numbers, spec, scales)
-        if index == len(scales) - 1:
-            scales = size * np.geomspace(FIRST_GRID[0], LAST_OF_HEAVY_TAILS, GRID_POINTS)
-            index, best = self._best(numbers, spec, scales)
         for _ in range(REFINEMENTS):
             below, above = scales[max(index - 1, 0)], scales[min(index + 1, len(scales) - 1)]
             scales = np.linspace(below, above, REFINED_POINTS)

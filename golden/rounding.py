@@ -215,12 +215,11 @@ class UnitTable(ValueTable):
 
     @cached_property
     def dropped(self) -> int:
-        """Low bits of a binary64 number that no midpoint has."""
+        """Low bits of a binary64 number that no midpoint has; one more tells NaN from infinity."""
         mantissa, _ = np.frexp(self.midpoints[self.midpoints != 0])
         integers = np.ldexp(np.abs(mantissa), 53).astype(np.int64)
-        return (
-            int(np.bitwise_or.reduce(integers) & -np.bitwise_or.reduce(integers)).bit_length() - 1
-        )
+        merged = int(np.bitwise_or.reduce(integers))
+        return min((merged & -merged).bit_length() - 1, 51)
 
     @cached_property
     def truncated_codes(self) -> npt.NDArray[np.unsignedinteger] | None:
