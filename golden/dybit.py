@@ -122,6 +122,19 @@ class DybitSpec(ScaledSpec):
         positive = magnitudes(self.width)
         return np.concatenate([positive, -positive]) if self.signed else positive
 
+    def code_fields(self) -> dict[str, list[Any]]:
+        """Leading ones of each code, and its integer as significand and shift (section 1)."""
+        magnitude = np.abs(self.operand_table)
+        # From one leading one on, the significand has its highest bit at width - 2; of one bit,
+        # it is the code.
+        _, length = np.frexp(magnitude.astype(np.float64))
+        shift = np.maximum(length - max(self.width - 1, 1), 0)
+        return {
+            "integer": self.operand_table.tolist(),
+            "significand": (magnitude >> shift).tolist(),
+            "shift": shift.tolist(),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class DybitFormat(ElementFormat):

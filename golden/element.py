@@ -195,6 +195,21 @@ class ElementSpec(Spec):
         check_int("length", length, 1, None)
         return 2 * self.operand_bits + length.bit_length() - 1
 
+    def code_table(self) -> dict[str, list[Any]]:
+        """All codes in order; see :meth:`golden.spec.Spec.code_table`."""
+        codes = range(1 << self.bits)
+        columns: dict[str, list[Any]] = {
+            "code": list(codes),
+            "binary": [f"{code:0{self.bits}b}" for code in codes],
+            "hex": [f"{code:0{(self.bits + 3) // 4}x}" for code in codes],
+            "value": self.value_table.tolist(),
+        }
+        return columns | self.code_fields()
+
+    def code_fields(self) -> dict[str, list[Any]]:
+        """Columns of the code table that only this number system has."""
+        return {}
+
     def storage_bits(self, shape: Sequence[int]) -> int:
         """Bits of the codes."""
         return self.bits * int(np.prod(shape, dtype=np.int64))

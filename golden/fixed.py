@@ -76,6 +76,10 @@ class FixedSpec(DyadicSpec):
             return codes
         return np.where(codes >> self.bits - 1, codes - (1 << self.bits), codes).astype(np.int32)
 
+    def code_fields(self) -> dict[str, list[Any]]:
+        """Integer that each code is."""
+        return {"integer": self.operand_table.tolist()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FixedFormat(ListedFormat):

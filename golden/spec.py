@@ -84,6 +84,17 @@ class Spec(ABC):
         return self.decode(self.encode(x))
 
     @abstractmethod
+    def code_table(self) -> dict[str, list[Any]]:
+        """Columns of a table that explains the codes, one entry for each.
+
+        Returns
+        -------
+        dict of str to list
+            ``code``, ``binary``, ``hex``, ``value`` (exact) and the fields of the number system,
+            all of one length.
+        """
+
+    @abstractmethod
     def storage_bits(self, shape: Sequence[int]) -> int:
         """Bits that a coded tensor of a shape takes, with all that its numbers share."""
 

@@ -97,6 +97,15 @@ class TaperedSpec(DyadicSpec):
         integer = np.where(ones, run - 1, -run)
         return ((integer << self.bits - 1) + (frac << self.bits - 1 - frac_bits)).astype(np.int32)
 
+    def code_fields(self) -> dict[str, list[Any]]:
+        """Length of the run, its integer and the fraction of each code."""
+        # An operand is integer + fraction in units of 2**-(bits - 1), with a fraction from 0 to 1.
+        operands, fraction_bits = self.operand_table, self.bits - 1
+        integers = operands >> fraction_bits
+        runs = np.where(integers < 0, -integers, integers + 1)
+        fractions = np.ldexp((operands & (1 << fraction_bits) - 1).astype(float), -fraction_bits)
+        return {"run": runs.tolist(), "integer": integers.tolist(), "fraction": fractions.tolist()}
+
 
 def _parse_runs(name: str, text: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")

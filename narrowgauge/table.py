@@ -8,10 +8,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
@@ -19,9 +19,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from golden.element import ElementSpec
-from golden.fixed import FixedSpec
-from golden.tapered import TaperedSpec
+from golden.spec import Spec
 
 if TYPE_CHECKING:
     from narrowgauge.regression import Outcome
@@ -30,7 +28,6 @@ __all__ = [
     "PARTS",
     "Column",
     "aligned",
-    "code_columns",
     "codes_csv",
     "codes_json",
     "figure",
@@ -43,8 +40,8 @@ __all__ = [
     "terminal",
 ]
 
-#: Formats of up to so many bits are printed in full; of wider ones so many codes of either end.
-FULL_BITS = 8
+#: Formats of up to so many codes are printed in full; of wider ones so many codes of either end.
+FULL_CODES = 256
 END_CODES = 16
 
 #: Most decimals of a value in a table of codes; values that need more are in scientific notation.
@@ -239,56 +236,9 @@ def print_formats(console: Console, listing: Mapping[str, Sequence[Mapping[str, 
 # Codes of a format.
 
 
-def code_columns(spec: ElementSpec) -> dict[str, list[Any]]:
-    """All codes of a format, in order, with what they mean.
-
-    Parameters
-    ----------
-    spec : ElementSpec
-        The format.
-
-    Returns
-    -------
-    dict of str to list
-        ``code``, ``binary``, ``hex``, ``value`` (exact) and the fields of the number system, each
-        of length 2**bits.
-    """
-    codes = range(1 << spec.bits)
-    columns: dict[str, list[Any]] = {
-        "code": list(codes),
-        "binary": [f"{code:0{spec.bits}b}" for code in codes],
-        "hex": [f"{code:0{(spec.bits + 3) // 4}x}" for code in codes],
-        "value": spec.value_table.tolist(),
-    }
-    return columns | FIELDS.get(spec.stem, lambda spec: {})(spec)
-
-
-def _fixed_fields(spec: ElementSpec) -> dict[str, list[Any]]:
-    """Signed integer of each code."""
-    return {"integer": cast(FixedSpec, spec).operand_table.tolist()}
-
-
-def _tapered_fields(spec: ElementSpec) -> dict[str, list[Any]]:
-    """Length of the run, its integer and the fraction of each code."""
-    tapered = cast(TaperedSpec, spec)
-    # An operand is integer + fraction in units of 2**-(bits - 1), with a fraction from 0 to 1.
-    operands, fraction_bits = tapered.operand_table, tapered.bits - 1
-    integers = operands >> fraction_bits
-    runs = np.where(integers < 0, -integers, integers + 1)
-    fractions = np.ldexp((operands & (1 << fraction_bits) - 1).astype(float), -fraction_bits)
-    return {"run": runs.tolist(), "integer": integers.tolist(), "fraction": fractions.tolist()}
-
-
-#: Fields of a code by number system; one that is not here has none.
-FIELDS: dict[str, Callable[[ElementSpec], dict[str, list[Any]]]] = {
-    "fixed": _fixed_fields,
-    "tapered": _tapered_fields,
-}
-
-
-def codes_csv(spec: ElementSpec) -> str:
+def codes_csv(spec: Spec) -> str:
     """All codes of a format as comma-separated values with a heading."""
-    columns = code_columns(spec)
+    columns = spec.code_table()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -296,15 +246,16 @@ def codes_csv(spec: ElementSpec) -> str:
     return text.getvalue()
 
 
-def codes_json(spec: ElementSpec) -> str:
+def codes_json(spec: Spec) -> str:
     """All codes of a format as JSON, one code to a line."""
-    columns = code_columns(spec)
+    columns = spec.code_table()
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     lines = ",\n".join(json.dumps(row) for row in rows)
-    return f'{{"spec": {json.dumps(str(spec))}, "bits": {spec.bits}, "codes": [\n{lines}\n]}}\n'
+    bits = len(columns["binary"][0])
+    return f'{{"spec": {json.dumps(str(spec))}, "bits": {bits}, "codes": [\n{lines}\n]}}\n'
 
 
-def print_codes(console: Console, spec: ElementSpec) -> None:
+def print_codes(console: Console, spec: Spec) -> None:
     """Print the codes of a format: all up to 8 bits, else the first and the last ones.
 
     Parameters
@@ -314,7 +265,7 @@ def print_codes(console: Console, spec: ElementSpec) -> None:
     spec : ElementSpec
         The format.
     """
-    columns = code_columns(spec)
+    columns = spec.code_table()
     values = sorted(set(columns["value"]))
     steps = np.diff(values)
     apart = " to ".join(dict.fromkeys(f"{step:.12g}" for step in (steps.min(), steps.max())))
@@ -323,14 +274,15 @@ def print_codes(console: Console, spec: ElementSpec) -> None:
     )
     console.print()
     del columns["code"]
-    if spec.bits <= FULL_BITS:
+    count = len(columns["value"])
+    if count <= FULL_CODES:
         _print_blocks(console, columns)
         return
     head = {name: cells[:END_CODES] for name, cells in columns.items()}
     tail = {name: cells[-END_CODES:] for name, cells in columns.items()}
     both = {name: [*head[name], *tail[name]] for name in columns}
     lines = _code_lines(both)
-    left_out = (1 << spec.bits) - 2 * END_CODES
+    left_out = count - 2 * END_CODES
     for line in [*lines[: 1 + END_CODES], f"... {left_out} more with --csv or --json ..."]:
         console.print(line, soft_wrap=True)
     for line in lines[1 + END_CODES :]:
@@ -354,7 +306,7 @@ def _code_lines(columns: Mapping[str, list[Any]]) -> list[str]:
     """Lines of a table of codes, the heading first, all of one length."""
     texts = {}
     for name, cells in columns.items():
-        heading = {"integer": "int", "fraction": "frac"}.get(name, name)
+        heading = {"integer": "int", "fraction": "frac", "significand": "sig"}.get(name, name)
         is_float = name in ("value", "fraction")
         shown = _decimals(cells) if is_float else [str(cell) for cell in cells]
         width = max(map(len, [heading, *shown]))

@@ -106,6 +106,19 @@ def test_hardware_identity(width):
         assert value == significand << ones
 
 
+def test_code_table():
+    for entry in load_vectors("dybit")["magnitude_tables"]:
+        if entry["m"] >= 2:
+            columns = DybitSpec(bits=entry["m"], signed=False).code_table()
+            assert (columns["significand"], columns["shift"]) == (entry["sig"], entry["shift"])
+            assert columns["integer"] == entry["V"]
+        if entry["m"] <= 7:
+            columns = DybitSpec(bits=entry["m"] + 1).code_table()
+            assert columns["significand"] == entry["sig"] * 2
+            assert columns["shift"] == entry["shift"] * 2
+            assert columns["integer"] == entry["V"] + [-v for v in entry["V"]]
+
+
 @pytest.mark.parametrize(("bits", "signed"), EVERY)
 @pytest.mark.parametrize("scale", [1.0, 0.25, ODD_SCALE, 12345.678])
 def test_decode_and_back(bits, signed, scale):

@@ -77,14 +77,14 @@ def test_aligned_figures_share_their_decimals():
     ],
 )
 def test_code_values(text, values):
-    columns = table.code_columns(parse(text).spec())
+    columns = parse(text).spec().code_table()
     assert columns["value"] == values
     assert columns["code"] == list(range(len(values)))
 
 
 def test_tapered_fields():
     """By hand: in 01101, a run of three ones (I = 2), its end, and a fraction of one bit."""
-    columns = table.code_columns(parse("tapered5:max_run=5,scale_exp=-1").spec())
+    columns = parse("tapered5:max_run=5,scale_exp=-1").spec().code_table()
     rows = list(zip(*columns.values(), strict=True))
     assert list(columns) == ["code", "binary", "hex", "value", "run", "integer", "fraction"]
     assert rows[0b00000] == (0, "00000", "00", 0.0, 1, 0, 0.0)
@@ -96,7 +96,7 @@ def test_tapered_fields():
 
 
 def test_fixed_fields():
-    columns = table.code_columns(parse("fixed4:frac_bits=6").spec())
+    columns = parse("fixed4:frac_bits=6").spec().code_table()
     assert columns["integer"] == [*range(8), *range(-8, 0)]
     assert columns["hex"][10] == "a"
 
