@@ -18,13 +18,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compare test lint bench clean distclean
+.PHONY: help compare test lint bench docs clean distclean
 
 help:
 	@echo "make compare    measure all formats on the embedded network; report in $(OUT)"
 	@echo "make test       run the test suite"
 	@echo "make lint       check style and types"
 	@echo "make bench      run the benchmarks, each against its baseline"
+	@echo "make docs       tables and pictures of docs/, from the golden models"
 	@echo "make clean      remove what was built, but for .venv"
 	@echo "make distclean  remove .venv too"
 
@@ -42,6 +43,9 @@ lint: .venv/dev
 bench: .venv/dev
 	@status=0; for file in bench/bench_*.py; do \
 		echo "== $$file"; $(BIN)/python "$$file" $(BENCH_ARGS) || status=1; done; exit $$status
+
+docs: .venv/core
+	$(BIN)/python docs/generate.py
 
 .venv/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later must be installed, or given as PYTHON=..." >&2; exit 1; }
