@@ -290,6 +290,10 @@ class ElpBsdSpec(ScaledSpec):
         """Bits of a signed level."""
         return self.set.largest.bit_length() + 1
 
+    def accumulator_bits(self, length: int, act_bits: int = 8) -> int:
+        """Bits of a sum of products with activations; see :meth:`DigitSet.accumulator_bits`."""
+        return self.set.accumulator_bits(act_bits, length)
+
     def make_operands(self) -> npt.NDArray[np.int32]:
         """W of each code."""
         return self.set.code_values
