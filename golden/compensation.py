@@ -46,8 +46,8 @@ MAX_UNITS = 1 << 23
 #: Levels are below the clamp, so that clamping changes no nearest level.
 MAX_LEVEL = (MAX_UNITS >> FRACTION_BITS) - 1
 
-#: Largest difference of neighbouring levels.  With it, every product that is compared stays below
-#: 2**63; see :func:`_cheapest`.
+#: Largest difference of neighbouring levels.  With it, ratios are compared exactly; see
+#: :func:`_balanced` and :func:`_cheapest`.
 MAX_GAP = 1 << 9
 
 #: Low bits of a weight in units that do not matter: levels and midpoints have none of them set.
@@ -60,7 +60,7 @@ RUN = 16
 MEAN_BITS = 10
 
 #: Weights that are balanced at a time; the arrays for them stay in a second-level cache.
-BLOCK = 1 << 14
+BLOCK = 1 << 15
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -101,8 +101,8 @@ class _Bracket(NamedTuple):
 
     nearest: npt.NDArray[np.int16]  #: index of the nearest level
     alternative: npt.NDArray[np.int16]  #: index of the other level that brackets it, or the same
-    units: npt.NDArray[np.int32]  #: nearest level in units
-    steps: npt.NDArray[np.int32]  #: from the nearest level to the alternative, in units
+    units: npt.NDArray[np.float64]  #: nearest level in units
+    steps: npt.NDArray[np.float64]  #: from the nearest level to the alternative, in units
 
 
 @lru_cache(maxsize=16)
@@ -121,8 +121,8 @@ def _bracket_table(levels: tuple[int, ...]) -> _Bracket:
     return _Bracket(
         chosen.astype(np.int16),
         other.astype(np.int16),
-        (values[chosen] << FRACTION_BITS).astype(np.int32),
-        ((values[other] - values[chosen]) << FRACTION_BITS).astype(np.int32),
+        (values[chosen] << FRACTION_BITS).astype(np.float64),
+        ((values[other] - values[chosen]) << FRACTION_BITS).astype(np.float64),
     )
 
 
@@ -191,32 +191,36 @@ def balance(units: Integers, levels: Sequence[int]) -> Balance:
     """
     table = _bracket_table(tuple(levels))
     narrowed = _narrowed(units)
-    errors = table.units.take(narrowed).astype(np.int64)
-    errors -= units
-    steps = table.steps.take(narrowed).astype(np.int64)
+    errors = table.units.take(narrowed) - units
+    steps = table.steps.take(narrowed)
     order = _balanced(steps, _costs(errors, steps), errors.sum(axis=0))
     moved = order >= 0
     indices = np.where(moved, table.alternative.take(narrowed), table.nearest.take(narrowed))
     np.add(errors, steps, out=errors, where=moved)
-    return Balance(indices, order, errors)
+    return Balance(indices, order, errors.astype(np.int64))
 
 
-def _costs(errors: npt.NDArray[np.int64], steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _costs(
+    errors: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Squared error that each move adds, divided by 2**12.
 
-    Error and error after the step have opposite signs, so (E + step)**2 - E**2 is
-    abs(step) * (abs(E + step) - abs(E)), of which the first factor is a multiple of 2**12.
+    (E + step)**2 - E**2 is step * (step + 2 * E), of which the first factor is a multiple of 2**12.
+    No cost is negative, because a step ends at least as far from the weight as it starts.
     """
-    costs = np.abs(errors + steps)
-    costs -= np.abs(errors)
-    costs *= np.abs(steps) >> FRACTION_BITS
-    return costs
+    return (2 * errors + steps) * (steps / (1 << FRACTION_BITS))
 
 
 def _balanced(
-    steps: npt.NDArray[np.int64], costs: npt.NDArray[np.int64], sums: npt.NDArray[np.int64]
+    steps: npt.NDArray[np.float64], costs: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int16]:
-    """Order in which the members of each column move, -1 for those that stay."""
+    """Order in which the members of each column move, -1 for those that stay.
+
+    All numbers are integers below 2**53, of which binary64 holds every sum.  Ratios of cost to gain
+    are rounded, and still compare as if they were exact: with a gap of at most 2**9 between levels,
+    a cost is at most 2**30 and a gain at most 2**21.  By cross-multiplication, ratios that differ
+    do so by 2**-51 of their size or more, and rounding moves each by at most 2**-53 of it.
+    """
     order = np.full(steps.shape, -1, np.int16)
     active = np.arange(steps.shape[1])
     for move in range(len(steps)):
@@ -224,15 +228,20 @@ def _balanced(
         # ends beyond zero leaves its excess.
         reach = steps * -np.sign(sums)
         gains = np.minimum(reach, 2 * np.abs(sums) - reach)
-        member, gain = _cheapest(costs, np.maximum(gains, 0, out=gains))
-        found = np.flatnonzero(gain)
+        # Moves without a gain get infinity, or NaN if they do not cost anything either.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = costs / np.maximum(gains, 0, out=gains)
+        least = np.fmin.reduce(ratios, axis=0)
+        found = np.flatnonzero(least < np.inf)
         if not found.size:
             break
-        active, member = active[found], member[found]
-        steps, costs, sums = steps[:, found], costs[:, found], sums[found]
+        active = active[found]
+        # The first of equals.
+        member = (ratios.take(found, axis=1) == least[found]).argmax(axis=0)
+        steps, costs = steps.take(found, axis=1), costs.take(found, axis=1)
         column = np.arange(found.size)
         order[member, active] = move
-        sums += steps[member, column]
+        sums = sums[found] + steps[member, column]
         steps[member, column] = 0  # moves no more
     return order
 
@@ -243,9 +252,8 @@ def _cheapest(
     """Member with the least ratio of cost to gain in each column, the first of equals; its gain.
 
     A gain of 0 marks members that must not be chosen; the result has it if there are no others.
-    Ratios are compared by cross-multiplication.  With a gap of at most 2**9 between levels, a step
-    is at most 2**21, a cost at most 2**9 * 2**21 = 2**30, a gain at most 2**21 times the 2**10 of
-    a mean in the second pass: products are below 2**62.
+    Ratios are compared by cross-multiplication.  A cost is at most 2**30 as in :func:`_balanced`,
+    a gain at most 2**21 times the 2**10 of a mean: products are below 2**62.
     """
     ratios = np.where(gains > 0, costs, 1)  # with a gain of 0: infinite
     members = np.broadcast_to(np.arange(len(gains))[:, None], gains.shape).copy()
@@ -529,7 +537,7 @@ def assign(
 def _at_nearest(units: Integers, levels: Sequence[int]) -> Balance:
     table = _bracket_table(tuple(levels))
     narrowed = _narrowed(units)
-    errors = table.units.take(narrowed).astype(np.int64) - units
+    errors = (table.units.take(narrowed) - units).astype(np.int64)
     return Balance(table.nearest.take(narrowed), np.full(units.shape, -1, np.int16), errors)
 
 
@@ -575,9 +583,9 @@ def balance_means(assignment: Assignment, statistics: InputStatistics) -> Assign
     added = 0
     for group, units in enumerate(assignment.units):
         narrowed = _narrowed(units)
-        errors = table.units.take(narrowed).astype(np.int64) - units
-        steps = table.steps.take(narrowed).astype(np.int64)
-        costs = _costs(errors, steps)
+        float_steps = table.steps.take(narrowed)
+        costs = _costs(table.units.take(narrowed) - units, float_steps).astype(np.int64)
+        steps = float_steps.astype(np.int64)
         steps[moved[group]] = 0
         for k, column in _mean_moves(steps, costs, sums[group], means[group], blocks, limit):
             moved[group, k, column] = True
