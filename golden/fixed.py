@@ -91,23 +91,36 @@ class FixedFormat(ListedFormat):
         Bits of a code with its sign, 2 to 16; unsigned 1 to 16.
     frac_bits : int, optional
         Bits after the binary point; fitted to each tensor if not given.
+    weight_bits : int, optional
+        Bits of a code of a weight, if these are others than those of activations.
     signed : bool, optional
         Whether codes are two's complement, which they are if it is not given.
     """
 
     stem: ClassVar[str] = "fixed"
-    parameters = {"frac_bits": parse_int, "signed": parse_bool}
+    parameters = {"frac_bits": parse_int, "weight_bits": parse_int, "signed": parse_bool}
 
     frac_bits: int | None = None
+    weight_bits: int | None = None
     signed: bool | None = None
 
     def __post_init__(self) -> None:
-        check_int("bits", self.bits, 1 if self.signed is False else 2, 16)
+        least = 1 if self.signed is False else 2
+        check_int("bits", self.bits, least, 16)
+        if self.weight_bits is not None:
+            check_int("weight_bits", self.weight_bits, least, 16)
         self.spec()
 
     def spec(self) -> FixedSpec:
         """Spec with the ``frac_bits`` that were given, or ``bits - 1``."""
-        return FixedSpec(bits=self.bits, **self.pinned)
+        given = {name: value for name, value in self.pinned.items() if name != "weight_bits"}
+        return FixedSpec(bits=self.bits, **given)
+
+    def _spec(self, role: Role) -> FixedSpec:
+        """Spec for one kind of tensor, with the ``frac_bits`` that were given or ``bits - 1``."""
+        if role == "activations" or self.weight_bits is None:
+            return self.spec()
+        return replace(self, bits=self.weight_bits, weight_bits=None).spec()
 
     def rule(self, largest: float, role: Role) -> FixedSpec:
         """Finest scale that holds ``largest`` of either sign but for its rounding (chosen).
@@ -115,10 +128,11 @@ class FixedFormat(ListedFormat):
         All zeros give ``bits - 1``.  The paper's own baseline is not per tensor: see
         :func:`single_splits`.
         """
+        spec = self._spec(role)
         if self.frac_bits is not None or largest == 0:
-            return self.spec()
+            return spec
         _, exp = np.frexp(largest)  # largest < 2**exp
-        return self._limited(self.bits - self.spec().signed - int(exp))
+        return _limited(spec, spec.bits - spec.signed - int(exp))
 
     def candidates(self, tensor: npt.NDArray[Any], role: Role) -> Sequence[FixedSpec]:
         """Scales from one bit coarser than the rule to ``bits`` bits finer, coarsest first.
@@ -133,12 +147,13 @@ class FixedFormat(ListedFormat):
         centre = self.rule(largest, role)
         if self.frac_bits is not None or largest == 0:
             return [centre]
-        offsets = range(-1, self.bits + 1)
-        return list(dict.fromkeys(self._limited(centre.frac_bits + i) for i in offsets))
+        offsets = range(-1, centre.bits + 1)
+        return list(dict.fromkeys(_limited(centre, centre.frac_bits + i) for i in offsets))
 
-    def _limited(self, frac_bits: int) -> FixedSpec:
-        limited = min(max(frac_bits, MIN_FRAC_BITS), MAX_FRAC_BITS)
-        return replace(self.spec(), frac_bits=limited)
+
+def _limited(spec: FixedSpec, frac_bits: int) -> FixedSpec:
+    """``spec`` with the nearest ``frac_bits`` that there can be."""
+    return replace(spec, frac_bits=min(max(frac_bits, MIN_FRAC_BITS), MAX_FRAC_BITS))
 
 
 def single_splits(bits: int) -> list[FixedSpec]:

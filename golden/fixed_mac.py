@@ -1,9 +1,10 @@
 """Widths of fixed-point multiply-accumulate hardware."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from golden.fixed import FixedFormat, FixedSpec
-from golden.mac import MacSpec, check_format
+from golden.mac import MacSpec, Operand, check_format
 from golden.spec import check_int
 
 __all__ = ["FixedMacSpec"]
@@ -16,12 +17,16 @@ class FixedMacSpec(MacSpec):
     Parameters
     ----------
     bits : int
-        Bits of a code, 2 to 16.
+        Bits of a code of an activation or a result, 2 to 16.
     length : int
         Largest number of products in one dot product.
+    weight_bits : int
+        Bits of a code of a weight, 2 to 16.  Default: ``bits``.
     """
 
     stem = "fixed"
+
+    weight_bits: int = cast(int, None)  # replaced as soon as bits is known to be good
 
     @classmethod
     def for_format(cls, form: FixedFormat, length: int) -> "FixedMacSpec":
@@ -30,21 +35,22 @@ class FixedMacSpec(MacSpec):
             raise ValueError(
                 f"signed must be yes for multiply-accumulate hardware, not no in {form}"
             )
-        return cls(bits=form.bits, length=length)
+        return cls(bits=form.bits, length=length, weight_bits=form.weight_bits or form.bits)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("bits", self.bits, 2, 16)
+        if self.weight_bits is None:
+            object.__setattr__(self, "weight_bits", self.bits)
+        check_int("weight_bits", self.weight_bits, 2, 16)
 
-    @property
-    def operand_max(self) -> int:
+    def code_bits(self, role: Operand) -> int:
+        """Bits of the code of an operand."""
+        return self.weight_bits if role == "weight" else self.bits
+
+    def operand_max(self, role: Operand) -> int:
         """Largest magnitude of an operand."""
-        return 1 << self.bits - 1
-
-    @property
-    def operand_width(self) -> int:
-        """Bits of an operand."""
-        return self.bits
+        return 1 << self.code_bits(role) - 1
 
     @property
     def shift_width(self) -> int:
@@ -54,14 +60,16 @@ class FixedMacSpec(MacSpec):
     @property
     def label(self) -> str:
         """Parameters of the units, as they appear in module names."""
-        return f"b{self.bits}"
+        weights = "" if self.weight_bits == self.bits else f"w{self.weight_bits}"
+        return f"b{self.bits}{weights}"
 
     def settings(
         self, weights: FixedSpec, activations: FixedSpec, result: FixedSpec
     ) -> dict[str, int]:
         """Run-time settings of a layer by port of the array."""
         for name, spec in (("weights", weights), ("activations", activations), ("result", result)):
-            check_format(name, spec, FixedSpec, self.bits)
+            bits = self.weight_bits if name == "weights" else self.bits
+            check_format(name, spec, FixedSpec, bits)
             if not spec.signed:
                 raise ValueError(f"{name}.signed must be True, not False")
         shift = weights.frac_bits + activations.frac_bits - result.frac_bits

@@ -2,12 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from golden.element import ElementSpec
 from golden.spec import check_int
 
-__all__ = ["ArraySpec", "MacSpec", "check_format"]
+__all__ = ["ROLES", "ArraySpec", "MacSpec", "Operand", "check_format"]
+
+#: The two operands of a product, as they appear in the names of ports.
+Operand = Literal["activation", "weight"]
+ROLES: tuple[Operand, Operand] = ("activation", "weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,7 @@ class MacSpec(ABC):
     Parameters
     ----------
     bits : int
-        Bits of a code.
+        Bits of a code of an activation or a result.
     length : int
         Largest number of products in one dot product, 1 to 2**20.  A bias counts as one more if
         it is no larger than the largest product.  The accumulator holds every such sum exactly.
@@ -35,15 +39,13 @@ class MacSpec(ABC):
     def __post_init__(self) -> None:
         check_int("length", self.length, 1, 1 << 20)
 
-    @property
-    @abstractmethod
-    def operand_max(self) -> int:
-        """Largest magnitude of a decoded operand, in units of its last place."""
+    def code_bits(self, role: Operand) -> int:
+        """Bits of the code of an operand."""
+        return self.bits
 
-    @property
     @abstractmethod
-    def operand_width(self) -> int:
-        """Bits of a decoded operand."""
+    def operand_max(self, role: Operand) -> int:
+        """Largest magnitude of a decoded operand, in units of its last place."""
 
     @property
     @abstractmethod
@@ -74,12 +76,17 @@ class MacSpec(ABC):
     @property
     def product_width(self) -> int:
         """Bits of a signed product."""
-        return (self.operand_max**2).bit_length() + 1
+        return self.product_max.bit_length() + 1
+
+    @property
+    def product_max(self) -> int:
+        """Largest magnitude of a product."""
+        return self.operand_max("activation") * self.operand_max("weight")
 
     @property
     def accumulator_width(self) -> int:
         """Bits of a signed sum of ``length`` products of the largest magnitude."""
-        return (self.length * self.operand_max**2).bit_length() + 1
+        return (self.length * self.product_max).bit_length() + 1
 
     @property
     def sum_width(self) -> int:

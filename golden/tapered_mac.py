@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from golden.mac import MacSpec, check_format
+from golden.mac import MacSpec, Operand, check_format
 from golden.spec import check_int
 from golden.tapered import TaperedFormat, TaperedSpec
 
@@ -61,8 +61,7 @@ class TaperedMacSpec(MacSpec):
         """Largest IS, minus one, with IS = 1 treated as IS = 2."""
         return max(self.max_run, 2) - 1
 
-    @property
-    def operand_max(self) -> int:
+    def operand_max(self, role: Operand = "weight") -> int:
         """Magnitude of the most negative code, in units of 2**-(bits - 2)."""
         return max(self.max_run, 2) << self.bits - 2
 
@@ -70,7 +69,7 @@ class TaperedMacSpec(MacSpec):
     def operand_width(self) -> int:
         """Bits of a decoded operand."""
         if self.form == "integer":
-            return (self.operand_max - 1).bit_length() + 1
+            return (self.operand_max() - 1).bit_length() + 1
         return self.significand_width + self.shift_width + 1
 
     @property

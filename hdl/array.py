@@ -12,20 +12,19 @@ from amaranth.hdl import Module, Mux, ResetSignal, ShapeLike, Signal, Value, sig
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.mac import ArraySpec
+from golden.mac import ROLES, ArraySpec, Operand
 from hdl.datapath import Datapath
 from hdl.hierarchy import place
 from hdl.mac import biased, place_decoder, place_encoder
 
 __all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
 
-#: The two operands of a product, as they appear in the names of ports.
-ROLES = ("activation", "weight")
 
-
-def travelling_shape(datapath: Datapath, spec: ArraySpec) -> ShapeLike:
+def travelling_shape(datapath: Datapath, spec: ArraySpec, role: Operand) -> ShapeLike:
     """Shape of what travels from one processing element to the next: operands or codes."""
-    return unsigned(spec.mac.bits) if spec.decoders == "pe" else datapath.operand
+    if spec.decoders == "pe":
+        return unsigned(spec.mac.code_bits(role))
+    return datapath.operand(role)
 
 
 def element_config(datapath: Datapath, spec: ArraySpec) -> dict[str, ShapeLike]:
@@ -33,7 +32,9 @@ def element_config(datapath: Datapath, spec: ArraySpec) -> dict[str, ShapeLike]:
     if spec.decoders == "edge":
         return {}
     return {
-        f"{role}_{name}": shape for role in ROLES for name, shape in datapath.decoder_config.items()
+        f"{role}_{name}": shape
+        for role in ROLES
+        for name, shape in datapath.decoder_config(role).items()
     }
 
 
@@ -83,14 +84,12 @@ class ProcessingElement(wiring.Component):
         self.datapath = datapath
         self.spec = spec
         self.module_name = f"{spec.mac.stem}_pe{variant(spec)}"
-        operand = travelling_shape(datapath, spec)
+        operands = {role: travelling_shape(datapath, spec, role) for role in ROLES}
         width = spec.mac.accumulator_width
         super().__init__(
-            {
-                "activation": In(operand),
-                "weight": In(operand),
-                "activation_out": Out(operand),
-                "weight_out": Out(operand),
+            {role: In(operands[role]) for role in ROLES}
+            | {f"{role}_out": Out(operands[role]) for role in ROLES}
+            | {
                 "drain": In(1),
                 "accumulator_in": In(signed(width)),
                 "accumulator": Out(signed(width)),
@@ -111,11 +110,16 @@ class ProcessingElement(wiring.Component):
             self.weight_out.eq(self.weight),
         ]
 
-        factors = {"activation": self.activation_out, "weight": self.weight_out}
+        factors: dict[Operand, Any] = {
+            "activation": self.activation_out,
+            "weight": self.weight_out,
+        }
         if self.spec.zero_gating:
             # The multiplier has operand registers of its own, which keep the old operands.
-            operand = travelling_shape(self.datapath, self.spec)
-            held = {role: Signal(operand, name=f"{role}_held") for role in ROLES}
+            held: dict[Operand, Any] = {
+                role: Signal(travelling_shape(self.datapath, self.spec, role), name=f"{role}_held")
+                for role in ROLES
+            }
             nonzero = Signal()
             accumulate = Signal(name="accumulate")
             m.d.comb += nonzero.eq(
@@ -192,14 +196,13 @@ class ArrayRow(wiring.Component):
         self.datapath = datapath
         self.spec = spec
         self.module_name = f"{spec.mac.stem}_row_c{spec.cols}{variant(spec)}"
-        operand = travelling_shape(datapath, spec)
-        operands = data.ArrayLayout(operand, spec.cols)
+        weights = data.ArrayLayout(travelling_shape(datapath, spec, "weight"), spec.cols)
         sums = data.ArrayLayout(signed(spec.mac.accumulator_width), spec.cols)
         super().__init__(
             {
-                "activation": In(operand),
-                "weights": In(operands),
-                "weights_out": Out(operands),
+                "activation": In(travelling_shape(datapath, spec, "activation")),
+                "weights": In(weights),
+                "weights_out": Out(weights),
                 "drain": In(1),
                 "accumulators_in": In(sums),
                 "accumulators": Out(sums),
@@ -479,9 +482,10 @@ class SystolicArray(wiring.Component):
         self.config = {
             f"{role}_{name}": shape
             for role in ROLES
-            for name, shape in datapath.decoder_config.items()
+            for name, shape in datapath.decoder_config(role).items()
         } | {f"result_{name}": shape for name, shape in datapath.encoder_config.items()}
         self.module_name = f"{mac.stem}_array_{spec.rows}x{spec.cols}{variant(spec)}"
+        activation, weight = (unsigned(mac.code_bits(role)) for role in ROLES)
         code = unsigned(mac.bits)
         super().__init__(
             {
@@ -489,8 +493,8 @@ class SystolicArray(wiring.Component):
                     stream.Signature(
                         data.StructLayout(
                             {
-                                "activations": data.ArrayLayout(code, spec.rows),
-                                "weights": data.ArrayLayout(code, spec.cols),
+                                "activations": data.ArrayLayout(activation, spec.rows),
+                                "weights": data.ArrayLayout(weight, spec.cols),
                                 "last": 1,
                             }
                         )
@@ -537,12 +541,13 @@ class SystolicArray(wiring.Component):
             control.o_ready.eq(self.o.ready),
         ]
 
-        edges = {}
-        for role, codes, lanes in (
-            ("activation", self.i.p.activations, spec.rows),
-            ("weight", self.i.p.weights, spec.cols),
-        ):
-            skew = place(m, f"{role}_skew", Skew(spec.mac.bits, lanes), platform)
+        edges: dict[Operand, list[Any]] = {}
+        entering: dict[Operand, tuple[Any, int]] = {
+            "activation": (self.i.p.activations, spec.rows),
+            "weight": (self.i.p.weights, spec.cols),
+        }
+        for role, (codes, lanes) in entering.items():
+            skew = place(m, f"{role}_skew", Skew(spec.mac.code_bits(role), lanes), platform)
             m.d.comb += [skew.enter.eq(control.enter), skew.i.eq(codes)]
             edges[role] = [self._edge(m, platform, role, n, skew.o[n]) for n in range(lanes)]
 

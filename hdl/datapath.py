@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from golden.mac import Operand
+
 __all__ = ["Datapath"]
 
 
@@ -10,21 +12,23 @@ class Datapath(Protocol):
 
     Attributes
     ----------
-    operand : ShapeLike
-        Shape of a decoded operand.  All bits zero must mean the value zero.
-    decoder_config, encoder_config : dict of str to ShapeLike
-        Run-time settings, by the name of the port that the decoder or encoder has for them.
+    encoder_config : dict of str to ShapeLike
+        Run-time settings, by the name of the port that the encoder has for them.
     """
 
-    operand: Any
-    decoder_config: dict[str, Any]
     encoder_config: dict[str, Any]
 
     @property
     def spec(self) -> Any:
         """Widths, a :class:`~golden.mac.MacSpec`."""
 
-    def decoder(self) -> Any:
+    def operand(self, role: Operand) -> Any:
+        """Shape of a decoded operand.  All bits zero must mean the value zero."""
+
+    def decoder_config(self, role: Operand) -> dict[str, Any]:
+        """Run-time settings by the name of the port that the decoder has for them."""
+
+    def decoder(self, role: Operand) -> Any:
         """Make the combinational unit ``code`` -> ``operand``; None where they are the same."""
 
     def product(self) -> Any:

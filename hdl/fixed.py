@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.fixed_mac import FixedMacSpec
+from golden.mac import Operand
 
 __all__ = ["FixedDatapath", "FixedEncoder", "FixedProduct"]
 
@@ -23,7 +24,7 @@ class FixedProduct(wiring.Component):
 
     Members
     -------
-    activation, weight : In(signed(spec.bits))
+    activation, weight : In(signed(spec.bits)), In(signed(spec.weight_bits))
         Codes.
     term : Out(signed(spec.product_width))
         Exact product.
@@ -42,11 +43,11 @@ class FixedProduct(wiring.Component):
         if not isinstance(spec, FixedMacSpec):
             raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
         self.spec = spec
-        self.module_name = f"fixed_product_b{spec.bits}"
+        self.module_name = f"fixed_product_{spec.label}"
         super().__init__(
             {
                 "activation": In(signed(spec.bits)),
-                "weight": In(signed(spec.bits)),
+                "weight": In(signed(spec.weight_bits)),
                 "term": Out(signed(spec.product_width)),
             }
         )
@@ -134,11 +135,17 @@ class FixedDatapath:
         if not isinstance(spec, FixedMacSpec):
             raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
         self.spec = spec
-        self.operand: ShapeLike = signed(spec.bits)
-        self.decoder_config: dict[str, ShapeLike] = {}
         self.encoder_config: dict[str, ShapeLike] = {"shift": spec.shift_width}
 
-    def decoder(self) -> None:
+    def operand(self, role: Operand) -> ShapeLike:
+        """Shape of an operand."""
+        return signed(self.spec.code_bits(role))
+
+    def decoder_config(self, role: Operand) -> dict[str, ShapeLike]:
+        """Nothing to set."""
+        return {}
+
+    def decoder(self, role: Operand) -> None:
         """Make nothing: a code is its own operand."""
 
     def product(self) -> FixedProduct:

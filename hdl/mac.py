@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, ShapeLike, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from golden.mac import ROLES, Operand
 from hdl.datapath import Datapath
 from hdl.hierarchy import place
 
@@ -13,18 +14,18 @@ __all__ = ["Mac", "biased", "place_decoder", "place_encoder"]
 
 
 def place_decoder(
-    m: Module, platform: Any, owner: Any, datapath: Datapath, role: str, name: str, code: Any
+    m: Module, platform: Any, owner: Any, datapath: Datapath, role: Operand, name: str, code: Any
 ) -> Any:
     """Operand of ``code``, through a decoder placed as ``name`` unless a code is its own operand.
 
     The decoder's settings are the ports of ``owner`` that start with ``role``.
     """
-    decoder = datapath.decoder()
+    decoder = datapath.decoder(role)
     if decoder is None:
         return code
     place(m, name, decoder, platform)
     m.d.comb += decoder.code.eq(code)
-    for setting in datapath.decoder_config:
+    for setting in datapath.decoder_config(role):
         m.d.comb += getattr(decoder, setting).eq(getattr(owner, f"{role}_{setting}"))
     return decoder.operand
 
@@ -91,15 +92,15 @@ class Mac(wiring.Component):
         self.module_name = f"{spec.stem}_mac_{spec.label}_a{spec.accumulator_width}"
         settings: dict[str, ShapeLike] = {
             f"{role}_{name}": shape
-            for role in ("activation", "weight")
-            for name, shape in datapath.decoder_config.items()
+            for role in ROLES
+            for name, shape in datapath.decoder_config(role).items()
         } | {f"result_{name}": shape for name, shape in datapath.encoder_config.items()}
-        code = unsigned(spec.bits)
-        pair = data.StructLayout({"activation": code, "weight": code, "last": 1})
+        codes: dict[str, Any] = {role: unsigned(spec.code_bits(role)) for role in ROLES}
+        pair = data.StructLayout(codes | {"last": 1})
         super().__init__(
             {
                 "i": In(stream.Signature(pair)),
-                "o": Out(stream.Signature(code)),
+                "o": Out(stream.Signature(unsigned(spec.bits))),
                 "bias": In(signed(spec.sum_width)),
                 "relu": In(1),
             }
@@ -117,7 +118,7 @@ class Mac(wiring.Component):
 
         pair = Signal.like(self.i.p, name="pair")
         pair_valid = Signal()
-        for role in ("activation", "weight"):
+        for role in ROLES:
             operand = place_decoder(
                 m, platform, self, self.datapath, role, f"{role}_decoder", pair[role]
             )

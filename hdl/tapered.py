@@ -14,6 +14,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, sign
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from golden.mac import Operand
 from golden.tapered_mac import TaperedMacSpec
 
 __all__ = ["TaperedDatapath", "TaperedDecoder", "TaperedEncoder", "TaperedProduct", "operand_shape"]
@@ -327,14 +328,20 @@ class TaperedDatapath:
         if not isinstance(spec, TaperedMacSpec):
             raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
         self.spec = spec
-        self.operand = operand_shape(spec)
-        self.decoder_config: dict[str, ShapeLike] = {"run_limit": spec.run_width}
         self.encoder_config: dict[str, ShapeLike] = {
             "run_limit": spec.run_width,
             "scale_exp": signed(spec.scale_width),
         }
 
-    def decoder(self) -> TaperedDecoder:
+    def operand(self, role: Operand) -> ShapeLike:
+        """Shape of a decoded operand."""
+        return operand_shape(self.spec)
+
+    def decoder_config(self, role: Operand) -> dict[str, ShapeLike]:
+        """Longest run."""
+        return {"run_limit": self.spec.run_width}
+
+    def decoder(self, role: Operand) -> TaperedDecoder:
         """Make the run-length decoder."""
         return TaperedDecoder(self.spec)
 

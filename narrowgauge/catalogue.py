@@ -57,7 +57,7 @@ class System:
 SYSTEMS: dict[str, System] = {
     "fixed": System(
         title="two's-complement fixed point (baseline)",
-        presets=("fixed8", "fixed6", "fixed4", "fixed16"),
+        presets=("fixed8", "fixed6", "fixed8:weight_bits=4", "fixed4", "fixed16"),
         units=("encoder", "mac", "array"),  # a code is its own operand
         datapath=lambda form, length: FixedDatapath(FixedMacSpec.for_format(form, length)),
     ),
@@ -117,7 +117,7 @@ UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
     "decoder": (
         "combinational decoder of one code",
         "sim.tb_decoder",
-        lambda datapath, options: datapath.decoder(),
+        lambda datapath, options: datapath.decoder("weight"),
     ),
     "encoder": (
         "combinational encoder: one rounding of an exact sum",

@@ -33,7 +33,7 @@ def required_length(mac: MacSpec, operands: Sequence[ElementOperands]) -> int:
     for layer in operands:
         unit = mac.sum_exp(layer.weight_spec, layer.activation_spec) + mac.bias_fraction_bits
         largest = np.abs(layer.bias_q).max(initial=0) * 2.0 ** (layer.accumulator_exp - unit)
-        lengths.append(layer.weight_codes.shape[0] + int(np.ceil(largest / mac.operand_max**2)))
+        lengths.append(layer.weight_codes.shape[0] + int(np.ceil(largest / mac.product_max)))
     return max(lengths)
 
 

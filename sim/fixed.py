@@ -21,9 +21,9 @@ class FixedSystem:
 
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Any shift that leaves something of a product."""
-        bits = self.mac.bits
-        weights, activations = (int(n) for n in rng.integers(0, bits + 1, 2))
-        shift = int(rng.integers(0, min(2 * bits + 4, 1 << self.mac.shift_width)))
+        bits = self.mac.bits + self.mac.weight_bits
+        weights, activations = (int(n) for n in rng.integers(0, self.mac.bits + 1, 2))
+        shift = int(rng.integers(0, min(bits + 4, 1 << self.mac.shift_width)))
         return self._layer(weights, activations, weights + activations - shift)
 
     def pair_layers(self) -> Mapping[str, Layer]:
@@ -45,8 +45,12 @@ class FixedSystem:
         for shift in range(1 << self.mac.shift_width):
             yield EncoderSetting({"shift": shift}, result, -shift)
 
-    def _layer(self, *frac_bits: int) -> Layer:
-        return Layer(*(FixedSpec(bits=self.mac.bits, frac_bits=n) for n in frac_bits))
+    def _layer(self, weights: int, activations: int, result: int) -> Layer:
+        return Layer(
+            FixedSpec(bits=self.mac.weight_bits, frac_bits=weights),
+            FixedSpec(bits=self.mac.bits, frac_bits=activations),
+            FixedSpec(bits=self.mac.bits, frac_bits=result),
+        )
 
 
 def make_system(fields: Mapping[str, Any]) -> FixedSystem:

@@ -105,7 +105,7 @@ def hardware_bias(mac: MacSpec, layer: Layer, bias_q: Integers) -> Integers:
 
 def largest_bias(mac: MacSpec, layer: Layer, length: int) -> int:
     """Largest magnitude of a bias, in units of accumulator_exp, beside ``length`` products."""
-    room = (mac.length - length) * mac.operand_max**2 << mac.bias_fraction_bits
+    room = (mac.length - length) * mac.product_max << mac.bias_fraction_bits
     unit = accumulator_exp(layer.weights, layer.activations)
     return room >> unit - mac.sum_exp(layer.weights, layer.activations)
 

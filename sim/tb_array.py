@@ -37,9 +37,9 @@ async def start(dut):
     return device
 
 
-def padded(rng, codes, shape):
+def padded(rng, codes, shape, bits=MAC.bits):
     """Codes in the corner of a larger array of random codes, whose results nobody looks at."""
-    larger = draw_codes(rng, MAC.bits, shape)
+    larger = draw_codes(rng, bits, shape)
     larger[tuple(slice(size) for size in codes.shape)] = codes
     return larger
 
@@ -64,8 +64,8 @@ async def run_tile(device, rng, layer, activations, weights, bias_q, *, relu, ga
     device.configure(layer, padded(rng, bias_q, (COLS,)), relu=relu)
     words = tile_words(
         device,
-        padded(rng, activations, (ROWS, activations.shape[1])),
-        padded(rng, weights, (len(weights), COLS)),
+        padded(rng, activations, (ROWS, activations.shape[1]), MAC.code_bits("activation")),
+        padded(rng, weights, (len(weights), COLS), MAC.code_bits("weight")),
     )
     seen = await device.transfer(words, ROWS, gaps=gaps, rng=rng)
     codes = tile_results(device, seen, layer)
@@ -108,8 +108,8 @@ async def compare_product(
 def draw_product(rng, layer: Layer, size):
     """Random codes and biases of a matrix product."""
     rows, length, cols = size
-    activations = draw_codes(rng, MAC.bits, (rows, length))
-    weights = draw_codes(rng, MAC.bits, (length, cols))
+    activations = draw_codes(rng, MAC.code_bits("activation"), (rows, length))
+    weights = draw_codes(rng, MAC.code_bits("weight"), (length, cols))
     return activations, weights, draw_biases(rng, MAC, layer, length, cols)
 
 

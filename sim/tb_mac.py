@@ -4,6 +4,7 @@ import cocotb
 import numpy as np
 
 from golden.dot import accumulator_exp
+from golden.mac import ROLES
 from sim.drivers import Device, check
 from sim.parameters import load
 from sim.system import (
@@ -39,11 +40,16 @@ async def start(dut):
     return device
 
 
+def draw_operands(rng, length):
+    """Random codes of activations and weights."""
+    return tuple(draw_codes(rng, MAC.code_bits(role), (length,)) for role in ROLES)
+
+
 def draw_batch(rng, layer: Layer):
     """Dot products with one bias: pairs of activations and weights, and the bias."""
     lengths = rng.integers(1, LENGTH + 1, BATCH)
     lengths[0] = 1
-    pairs = [tuple(draw_codes(rng, MAC.bits, (2, length))) for length in lengths]
+    pairs = [draw_operands(rng, length) for length in lengths]
     (bias_q,) = draw_biases(rng, MAC, layer, int(lengths.max()), 1)
     return pairs, int(bias_q)
 
@@ -72,10 +78,10 @@ def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
 
 def draw_pairs(rng):
     """Columns of activations and weights: all pairs, or some pairs of wide codes."""
-    if MAC.bits > PAIR_BITS:
-        return draw_codes(rng, MAC.bits, (2, SOME_PAIRS))
-    codes = np.arange(1 << MAC.bits)
-    return np.stack(np.meshgrid(codes, codes)).reshape(2, -1)
+    widths = [MAC.code_bits(role) for role in ROLES]
+    if sum(widths) > 2 * PAIR_BITS:
+        return np.stack(draw_operands(rng, SOME_PAIRS))
+    return np.stack(np.meshgrid(*(np.arange(1 << bits) for bits in widths))).reshape(2, -1)
 
 
 async def run_pairs(device, layer, pairs, sums, middle):
@@ -141,19 +147,20 @@ async def longest_sums(dut):
     A bias brings the sum back into the range of the result, and counts as one of the products.
     """
     device = await start(dut)
-    length, most_negative = MAC.length - 1, 1 << MAC.bits - 1
+    length = MAC.length - 1
+    activation, lowest = (1 << MAC.code_bits(role) - 1 for role in ROLES)
     if not length:
         return
     layer = next(iter(SYSTEM.pair_layers().values()))
-    for weight in (most_negative, most_negative - 1):
-        pairs = [(np.full(length, most_negative), np.full(length, weight))]
+    for weight in (lowest, lowest - 1):
+        pairs = [(np.full(length, activation), np.full(length, weight))]
         total = int(exact_sums(layer, pairs[0][0][None], pairs[0][1][:, None], [0])[0, 0])
         limit = largest_bias(MAC, layer, length)
         for bias_q in (0, min(max(-total, -limit), limit)):
             device.configure(layer, bias_q, relu=False)
             results = await device.flow(batch_words(device, pairs), 1, LATENCY)
             expected = rounded(layer, np.array([total + bias_q]), relu=False).astype(np.int64)
-            what = f"{length} times {most_negative:#x} * {weight:#x} plus {bias_q}, {layer}"
+            what = f"{length} times {activation:#x} * {weight:#x} plus {bias_q}, {layer}"
             check(expected, np.array(results), lambda _, what=what: what)
 
 
@@ -164,7 +171,7 @@ async def offers_before_ready(dut):
     rng = PARAMETERS.rng("offers_before_ready")
     layer = SYSTEM.random_layer(rng)
     device.configure(layer, 0, relu=False)
-    pairs = [tuple(draw_codes(rng, MAC.bits, (2, 1))) for _ in range(LATENCY + 4)]
+    pairs = [draw_operands(rng, 1) for _ in range(LATENCY + 4)]
     words = batch_words(device, pairs)
 
     # Without anyone to take results, as many pairs go in as there are stages.

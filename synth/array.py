@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.mac import ArraySpec
-from hdl.array import ROLES, Control, Drain, ProcessingElement, Skew, SystolicArray
+from golden.mac import ROLES, ArraySpec, Operand
+from hdl.array import Control, Drain, ProcessingElement, Skew, SystolicArray
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
@@ -173,19 +173,21 @@ class MappedArray:
         self.verilog = to_verilog(top)
 
         parts: dict[str, tuple[Any, int]] = {
-            "activation_skew": (Skew(spec.mac.bits, spec.rows), 1),
-            "weight_skew": (Skew(spec.mac.bits, spec.cols), 1),
+            "activation_skew": (Skew(spec.mac.code_bits("activation"), spec.rows), 1),
+            "weight_skew": (Skew(spec.mac.code_bits("weight"), spec.cols), 1),
             "pe": (ProcessingElement(datapath, spec), spec.rows * spec.cols),
             "drain": (Drain(datapath), spec.cols),
             "control": (Control(spec.rows, top.flush), 1),
         }
-        decoder = datapath.decoder()
-        self._decodes = decoder is not None
-        if decoder is not None:
+        lanes = {"activation": spec.rows, "weight": spec.cols}
+        decoders = {role: datapath.decoder(role) for role in ROLES}
+        self._decodes = any(decoder is not None for decoder in decoders.values())
+        for role, decoder in decoders.items():
+            if decoder is None:
+                continue
             mark_used(decoder)
-        if spec.decoders == "edge" and decoder is not None:
-            parts["activation_decoder"] = (decoder, spec.rows)
-            parts["weight_decoder"] = (decoder, spec.cols)
+            if spec.decoders == "edge":
+                parts[f"{role}_decoder"] = (decoder, lanes[role])
 
         for part, _ in parts.values():
             mark_used(part)  # made for its name alone; it stands in `top` already
@@ -286,8 +288,8 @@ class MappedArray:
                 path = unit.timing.critical_path
                 if path is not None:
                     paths.append((unit.name, [path]))
-        if "activation_decoder" in self.units:
-            for role in ROLES:
+        for role in ROLES:
+            if f"{role}_decoder" in self.units:
                 parts = [
                     self.units[f"{role}_skew"].timing.paths["register to output"],
                     self.units[f"{role}_decoder"].timing.paths["input to output"],
@@ -353,8 +355,11 @@ class _Run:
     def _width(self, port: str) -> int:
         config = self.array.datapath
         role, _, name = port.partition("_")
-        shapes = config.encoder_config if role == "result" else config.decoder_config
-        shape = shapes[name]
+        shape = (
+            config.encoder_config
+            if role == "result"
+            else config.decoder_config("weight" if role == "weight" else "activation")
+        )[name]
         return shape if isinstance(shape, int) else int(shape.width)
 
     def _constant(self, words: Words, count: int) -> Words:
@@ -376,7 +381,6 @@ class _Run:
     def run(self) -> ArrayRun:
         """Step all units through one tile, and compare the results."""
         batch, spec = self.batch, self.array.spec
-        bits = spec.mac.bits
         cycles = self.array.cycles(self.length)
         # Words by product, lane of the edge and bit.
         entering = {
@@ -384,8 +388,10 @@ class _Run:
             "weight": batch.weights.transpose(1, 2, 0),
         }
         codes = {
-            role: pack(values, bits).reshape(self.length, -1, self.words)
-            for role, values in entering.items()
+            role: pack(entering[role], spec.mac.code_bits(role)).reshape(
+                self.length, -1, self.words
+            )
+            for role in ROLES
         }
         bias = pack(batch.bias.T[: self.cols], spec.mac.sum_width)
         bias = bias.transpose(1, 0, 2).reshape(spec.mac.sum_width, -1)
@@ -429,9 +435,9 @@ class _Run:
         enter, shift, give = (control.settled(name) for name in ("enter", "shift", "give"))
         return enter, shift, give
 
-    def _edge(self, role: str, enter: Words, codes: Words) -> Words:
+    def _edge(self, role: Operand, enter: Words, codes: Words) -> Words:
         """Operands that enter the array now, shape (bits of an operand, lanes, words)."""
-        bits = self.array.spec.mac.bits
+        bits = self.array.spec.mac.code_bits(role)
         skew = self.units[f"{role}_skew"]
         skew.step({"enter": enter, "i": codes})
         now = skew.settled("o").reshape(-1, bits, self.words)
@@ -443,7 +449,7 @@ class _Run:
             return now
         lanes = now.shape[1]
         inputs = {"code": now.reshape(bits, -1)}
-        for name in self.array.datapath.decoder_config:
+        for name in self.array.datapath.decoder_config(role):
             inputs[name] = self._constant(self.settings[f"{role}_{name}"], lanes)
         decoder.step(inputs)
         return decoder.settled("operand").reshape(-1, lanes, self.words)
@@ -462,7 +468,7 @@ class _Run:
         }
         if self.array.spec.decoders == "pe":
             for role in ROLES:
-                for name in self.array.datapath.decoder_config:
+                for name in self.array.datapath.decoder_config(role):
                     port = f"{role}_{name}"
                     inputs[port] = self._constant(self.settings[port], self.rows * self.cols)
         elements.step(inputs)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from golden.fixed import FixedFormat, FixedSpec, quantise_all, single_splits
+from golden.fixed_mac import FixedMacSpec
 from golden.formats import parse
 from tests.golden_oracle import Rounder, fixed_values
 
@@ -169,3 +170,52 @@ def test_quantise_all():
 def test_bad_parameters(kind, parameters, error, message):
     with pytest.raises(error, match=message):
         kind(**{"bits": 8, **parameters})
+
+
+def test_weights_may_have_bits_of_their_own():
+    x = np.random.default_rng(8).normal(size=100)
+    form = FixedFormat(bits=8, weight_bits=3)
+    assert form.fit(x) == FixedFormat(bits=3).fit(x)
+    assert form.fit(x, method="paper") == FixedFormat(bits=3).fit(x, method="paper")
+    assert form.fit(x, "activations") == FixedFormat(bits=8).fit(x, "activations")
+    assert FixedFormat(bits=8, weight_bits=3, frac_bits=2).fit(x) == FixedSpec(bits=3, frac_bits=2)
+    with pytest.raises(ValueError, match="weight_bits must be between 2 and 16, not 1"):
+        FixedFormat(bits=8, weight_bits=1)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 8])
+def test_unsigned_codes(bits):
+    spec = FixedSpec(bits=bits, frac_bits=3, signed=False)
+    codes = np.arange(1 << bits)
+    np.testing.assert_array_equal(spec.decode(codes), codes / 8)
+    # Half-way goes to the even code; negative numbers are out of range.
+    halves = np.arange(-2, 2 << bits) / 16
+    expected = [min(max(round(Fraction(n, 2)), 0), (1 << bits) - 1) for n in range(-2, 2 << bits)]
+    for dtype in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(spec.encode(halves.astype(dtype)), expected)
+    assert str(spec) == f"fixed{bits}:frac_bits=3,signed=no"
+
+
+def test_unsigned_fit():
+    x = np.abs(np.random.default_rng(9).normal(size=300))
+    form = FixedFormat(bits=4, signed=False)
+    others = [FixedSpec(bits=4, frac_bits=n, signed=False) for n in range(-3, 9)]
+    errors = [np.sum((spec.quantise(x) - x) ** 2) for spec in others]
+    assert form.fit(x) == others[int(np.argmin(errors))]
+    assert form.fit(x, method="paper").frac_bits == 4 - int(np.ceil(np.log2(x.max())))
+    with pytest.raises(ValueError, match=r"no negative numbers where signed=no, not -1\.0"):
+        form.fit(np.array([1.0, -1.0]))
+
+
+def test_fixed_hardware_is_signed():
+    mac = FixedMacSpec(bits=8, length=4, weight_bits=4)
+    assert (mac.product_max, mac.product_width, mac.label) == (1 << 10, 12, "b8w4")
+    signed = FixedSpec(bits=8, frac_bits=3)
+    weights = FixedSpec(bits=4, frac_bits=2)
+    assert mac.settings(weights, signed, signed) == {"result_shift": 2}
+    with pytest.raises(ValueError, match=r"activations\.signed must be True, not False"):
+        mac.settings(weights, FixedSpec(bits=8, frac_bits=3, signed=False), signed)
+    with pytest.raises(ValueError, match=r"weights\.bits must be 4, not 8"):
+        mac.settings(signed, signed, signed)
+    with pytest.raises(ValueError, match="signed must be yes for multiply-accumulate hardware"):
+        FixedMacSpec.for_format(FixedFormat(bits=8, signed=False), 4)

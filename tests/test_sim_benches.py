@@ -52,6 +52,8 @@ ICARUS = [
     ("tapered-decoder", "tapered5", {}),
     ("fixed-encoder", "fixed8", {}),
     ("fixed-mac", "fixed16", {}),
+    ("fixed-mac", "fixed8:weight_bits=4", {}),
+    ("fixed-array", "fixed4:weight_bits=6", {"rows": 2, "cols": 3, "decoders": "pe"}),
     ("tapered-mac", "tapered6", {}),
     ("tapered-mac", "tapered12", {"length": 2}),
     ("fixed-mac", "fixed4", {"length": 1}),
