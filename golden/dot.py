@@ -19,6 +19,7 @@ __all__ = [
     "accumulator_exp",
     "accumulator_unit",
     "dot",
+    "encode_sums",
     "matmul",
     "quantise_bias",
 ]
@@ -151,6 +152,48 @@ def matmul(
             raise ValueError(f"{name} must have at least 2 axes, not {codes.ndim}")
     _check_length(w.shape[-1], a.shape[-2])
     return _accumulate(np.matmul, weight_spec, activation_spec, w, a, bias_q)
+
+
+def encode_sums(
+    weight_spec: ElementSpec,
+    activation_spec: ElementSpec,
+    result_spec: ElementSpec,
+    accumulators: npt.ArrayLike,
+    *,
+    relu: bool = False,
+) -> npt.NDArray[Any]:
+    """Codes of exact sums of products: the one rounding of a dot product, as the hardware does it.
+
+    Parameters
+    ----------
+    weight_spec, activation_spec, result_spec : ElementSpec
+        Formats of the operands and of the codes.
+    accumulators : array_like of int
+        In units of ``accumulator_unit(weight_spec, activation_spec)``.
+    relu : bool
+        Replace negative sums by zero.
+
+    Returns
+    -------
+    ndarray of uint8 (up to 8 bits) or uint16
+        The nearest codes where all three units are powers of two; else those that the common
+        requantiser gives (spec/README.md, section 4).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :meth:`golden.element.DyadicSpec.requantise` and
+        :meth:`golden.element.ElementSpec.rescale`.
+    """
+    if (
+        isinstance(weight_spec, DyadicSpec)
+        and isinstance(activation_spec, DyadicSpec)
+        and isinstance(result_spec, DyadicSpec)
+    ):
+        exponent = accumulator_exp(weight_spec, activation_spec)
+        return result_spec.requantise(accumulators, exponent, relu=relu)
+    unit = accumulator_unit(weight_spec, activation_spec)
+    return result_spec.rescale(accumulators, unit, relu=relu)
 
 
 def _check_length(w_length: int, a_length: int) -> None:

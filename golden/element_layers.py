@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from golden.dot import accumulator_unit, quantise_bias
+from golden.dot import accumulator_unit, encode_sums, quantise_bias
 from golden.element import DyadicSpec, ElementFormat, ElementSpec
 from golden.inference import TensorCodec
 from golden.network import Floats, MacNode, Network, multiply
@@ -281,9 +281,10 @@ class ElementLayer:
         if self.result_unit == 1.0 and isinstance(codec.spec, DyadicSpec):
             return codec.quantise(results)
         accumulators = np.rint(results * (self.result_unit / self.accumulator_unit))
-        return codec.spec.decode(
-            codec.spec.rescale(accumulators.astype(np.int64), self.accumulator_unit)
+        codes = encode_sums(
+            self.weight_spec, self.activation_spec, codec.spec, accumulators.astype(np.int64)
         )
+        return codec.spec.decode(codes)
 
     def values(self, results: Floats) -> Floats:
         """Results in real units, to the nearest binary64."""

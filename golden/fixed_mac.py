@@ -80,7 +80,3 @@ class FixedMacSpec(MacSpec):
                 f"and {largest}, not {shift}"
             )
         return {"result_shift": shift}
-
-    def sum_exp(self, weights: FixedSpec, activations: FixedSpec) -> int:
-        """Exponent of the last place of the sum to which the bias is added."""
-        return weights.operand_exp + activations.operand_exp

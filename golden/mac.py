@@ -69,9 +69,9 @@ class MacSpec(ABC):
             If this hardware has no setting for a format.
         """
 
-    @abstractmethod
-    def sum_exp(self, weights: Any, activations: Any) -> int:
-        """Exponent of the last place of the sum to which the bias is added."""
+    def sum_shift(self, weights: Any, activations: Any) -> int:
+        """Bits by which the sum to which the bias is added is finer than the golden accumulator."""
+        return 0
 
     @property
     def product_width(self) -> int:

@@ -125,8 +125,8 @@ class TaperedMacSpec(MacSpec):
                     f"not {spec.max_run}"
                 )
         limit = 1 << self.scale_width - 1
-        scale_exp = self.sum_exp(weights, activations) - result.scale_exp
-        scale_exp += 2 * (self.bits - 2) + self.bias_fraction_bits
+        scale_exp = weights.scale_exp + activations.scale_exp - result.scale_exp
+        scale_exp -= self.sum_shift(weights, activations)
         if not -limit <= scale_exp < limit:
             raise ValueError(
                 f"scale_exp of weights and activations less that of the result must be between "
@@ -139,8 +139,6 @@ class TaperedMacSpec(MacSpec):
             "result_scale_exp": scale_exp,
         }
 
-    def sum_exp(self, weights: TaperedSpec, activations: TaperedSpec) -> int:
-        """Exponent of the last place of the sum to which the bias is added."""
-        unit = -2 * (self.bits - 2) - self.bias_fraction_bits
-        doubled = (weights.max_run == 1) + (activations.max_run == 1)
-        return unit + weights.scale_exp + activations.scale_exp - doubled
+    def sum_shift(self, weights: TaperedSpec, activations: TaperedSpec) -> int:
+        """One for each operand with IS = 1, which is decoded to twice its value."""
+        return (weights.max_run == 1) + (activations.max_run == 1)

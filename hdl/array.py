@@ -380,7 +380,7 @@ class Drain(wiring.Component):
     give : In(1)
         Load ``code`` with the sum that was kept.
     bias : In(signed(sum_width))
-        Added to the sum, in units of 2**MacSpec.sum_exp.
+        Added to the sum, in its units; see MacSpec.sum_shift.
     relu : In(1)
         Replace negative sums by zero.
     code : Out(bits)
@@ -444,7 +444,7 @@ class SystolicArray(wiring.Component):
     o : Out(stream.Signature({"codes", "last"}))
         Codes of all columns, one row at a time, bottom row first; ``last`` with row 0.
     bias : In(ArrayLayout(signed(sum_width), cols))
-        Added to each column's sums, in units of 2**MacSpec.sum_exp.  A bias counts as one of
+        Added to each column's sums, in their units; see MacSpec.sum_shift.  A bias counts as one of
         the products that the accumulators are sized for.
     relu : In(1)
         Whether negative sums become zero before they are rounded.

@@ -70,8 +70,8 @@ class Mac(wiring.Component):
     o : Out(stream.Signature(bits))
         Code of each dot product.
     bias : In(signed(sum_width))
-        Added to the sum, in units of 2**MacSpec.sum_exp.  Must not change between the first pair
-        and the result, and neither must the settings.
+        Added to the sum, in its units; see MacSpec.sum_shift.  Must not change between the first
+        pair and the result, and neither must the settings.
     relu : In(1)
         Replace a negative sum by zero.
     activation_*, weight_*, result_* : In

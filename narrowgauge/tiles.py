@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.element import DyadicSpec
+from golden.dot import encode_sums
+from golden.element import ElementSpec
 from golden.element_layers import ElementOperands
 from golden.inference import LayerStream
 from golden.mac import ArraySpec, MacSpec
@@ -31,14 +32,15 @@ def required_length(mac: MacSpec, operands: Sequence[ElementOperands]) -> int:
     """
     lengths = [1]
     for layer in operands:
-        unit = mac.sum_exp(layer.weight_spec, layer.activation_spec) + mac.bias_fraction_bits
-        largest = np.abs(layer.bias_q).max(initial=0) * 2.0 ** (layer.accumulator_exp - unit)
-        lengths.append(layer.weight_codes.shape[0] + int(np.ceil(largest / mac.product_max)))
+        shift = mac.sum_shift(layer.weight_spec, layer.activation_spec)
+        largest = int(np.abs(layer.bias_q).max(initial=0)) << shift
+        product = mac.product_max << mac.bias_fraction_bits
+        lengths.append(layer.weight_codes.shape[0] + -(-largest // product))
     return max(lengths)
 
 
 def cut_tiles(
-    spec: ArraySpec, streams: Sequence[LayerStream], result_spec: DyadicSpec, seed: int
+    spec: ArraySpec, streams: Sequence[LayerStream], result_spec: ElementSpec, seed: int
 ) -> TileBatch:
     """Draw tiles from all places of a layer.
 
@@ -80,7 +82,7 @@ def cut_tiles(
 
 
 def _tile(
-    spec: ArraySpec, result_spec: DyadicSpec, stream: LayerStream, top: int, left: int
+    spec: ArraySpec, result_spec: ElementSpec, stream: LayerStream, top: int, left: int
 ) -> dict[str, Any]:
     """One tile, filled up to the size of the array."""
     layer: ElementOperands = stream.operands
@@ -88,7 +90,7 @@ def _tile(
     activations = layer.activation_codes[pixels]
     weights = layer.weight_codes[:, channels]
     sums = layer.accumulators[pixels, channels]
-    scale = layer.accumulator_exp - spec.mac.sum_exp(layer.weight_spec, layer.activation_spec)
+    shift = spec.mac.sum_shift(layer.weight_spec, layer.activation_spec)
     bias = _filled(layer.bias_q[None, channels], 1, spec.cols)[0]
     # A column or row that only fills up still has a bias and a result; those are exact too.
     full = np.tile(bias, (spec.rows, 1))
@@ -96,8 +98,10 @@ def _tile(
     return {
         "activations": _filled(activations, spec.rows, layer.weight_codes.shape[0]),
         "weights": _filled(weights, layer.weight_codes.shape[0], spec.cols),
-        "bias": bias << scale,
-        "results": result_spec.requantise(full, layer.accumulator_exp, relu=stream.relu),
+        "bias": bias << shift,
+        "results": encode_sums(
+            layer.weight_spec, layer.activation_spec, result_spec, full, relu=stream.relu
+        ),
         "products": sums.size * layer.weight_codes.shape[0],
     }
 

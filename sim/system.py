@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from golden.dot import accumulator_exp, dot, matmul
+from golden.dot import dot, encode_sums, matmul
 from golden.element import ElementSpec
 from golden.mac import MacSpec
 
@@ -99,15 +99,13 @@ class System(Protocol):
 
 def hardware_bias(mac: MacSpec, layer: Layer, bias_q: Integers) -> Integers:
     """Start values of accumulators in the unit of the hardware's sums, which is never coarser."""
-    unit = accumulator_exp(layer.weights, layer.activations)
-    return np.asarray(bias_q) << unit - mac.sum_exp(layer.weights, layer.activations)
+    return np.asarray(bias_q) << mac.sum_shift(layer.weights, layer.activations)
 
 
 def largest_bias(mac: MacSpec, layer: Layer, length: int) -> int:
-    """Largest magnitude of a bias, in units of accumulator_exp, beside ``length`` products."""
+    """Largest bias beside ``length`` products, in units of the golden accumulator."""
     room = (mac.length - length) * mac.product_max << mac.bias_fraction_bits
-    unit = accumulator_exp(layer.weights, layer.activations)
-    return room >> unit - mac.sum_exp(layer.weights, layer.activations)
+    return room >> mac.sum_shift(layer.weights, layer.activations)
 
 
 def draw_biases(
@@ -125,9 +123,8 @@ def draw_biases(
 
 
 def rounded(layer: Layer, sums: Integers, *, relu: bool) -> Integers:
-    """Round exact sums, in units of accumulator_exp, to result codes."""
-    unit = accumulator_exp(layer.weights, layer.activations)
-    return layer.result.requantise(sums, unit, relu=relu)
+    """Round exact sums, in units of the golden accumulator, to result codes."""
+    return encode_sums(layer.weights, layer.activations, layer.result, sums, relu=relu)
 
 
 def exact_sums(layer: Layer, activations: Integers, weights: Integers, bias_q: Any) -> Integers:

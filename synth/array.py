@@ -47,7 +47,7 @@ class TileBatch:
     weights : ndarray of int, shape (tiles, length, cols)
         Codes.
     bias : ndarray of int64, shape (tiles, cols)
-        In units of 2**MacSpec.sum_exp.
+        In units of the sum, see MacSpec.sum_shift.
     relu : bool
         Whether negative sums become zero.
     settings : mapping of str to int

@@ -53,7 +53,7 @@ def test_settings():
     spec = FixedMacSpec(bits=8, length=4096)
     formats = [FixedSpec(bits=8, frac_bits=n) for n in (9, 6, 4)]
     assert spec.settings(*formats) == {"result_shift": 11}
-    assert spec.sum_exp(*formats[:2]) == -15
+    assert spec.sum_shift(*formats[:2]) == 0
     with pytest.raises(ValueError, match="must be between 0 and 31, not -1"):
         spec.settings(formats[2], formats[2], formats[0])
     with pytest.raises(ValueError, match=r"weights\.bits must be 8, not 7"):

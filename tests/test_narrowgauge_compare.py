@@ -179,7 +179,7 @@ def test_length_grows_with_a_large_bias(network, small):
     plain = required_length(mac, [layer])
     assert layer.weight_codes.shape[0] <= plain <= layer.weight_codes.shape[0] + 1
     # A bias of exactly three of the largest products, (8 * 2**6)**2 in units of 2**-12.
-    unit = layer.accumulator_exp - (mac.sum_exp(layer.weight_spec, layer.activation_spec) + 2)
+    unit = mac.sum_shift(layer.weight_spec, layer.activation_spec) - 2
     bias = np.full_like(layer.bias_q, round(3 * 512**2 / 2.0**unit))
     grown = required_length(mac, [replace(layer, bias_q=bias)])
     assert grown == layer.weight_codes.shape[0] + 3

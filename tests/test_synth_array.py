@@ -35,7 +35,7 @@ def batch(datapath, formats, rows, cols, length, *, relu=False, seed=1):
     return TileBatch(
         activations=a,
         weights=w,
-        bias=bias_q << exponent - mac.sum_exp(weights, activations),
+        bias=bias_q << mac.sum_shift(weights, activations),
         relu=relu,
         settings=mac.settings(weights, activations, result),
         results=result.requantise(quire, exponent, relu=relu),
