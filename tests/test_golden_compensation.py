@@ -153,6 +153,7 @@ def test_bracket(digits):
     points += [(low + high) * UNIT // 2 for low, high in pairwise(levels)]
     points += [0, CLAMP, -CLAMP, 100, -100]
     units = sorted({min(max(p + d, -CLAMP), CLAMP) for p in points for d in (-1, 0, 1)})
+    units = units[:: 1 + len(levels) // 50]
     nearest, alternative = bracket(np.array(units, np.int32), levels)
     got = [(levels[n], levels[a]) for n, a in zip(nearest, alternative, strict=True)]
     assert got == [oracle_bracket(unit, levels) for unit in units]
@@ -205,6 +206,18 @@ def test_balance_by_hand():
     assert (with_zero.order == -1).all()
 
 
+def test_balance_nearly_equal_ratios():
+    """Ratios that differ by 2 parts in 10**10, the larger one first."""
+    levels = DIGIT_SETS["E4-1"].levels
+    # Steps and errors of the first two, with S = -262141: the first would go beyond zero, at the
+    # cost of 87380 * 262144 / 262138 for what it takes from S, the second at that of 87382.
+    units = [64 * UNIT + 87382, 32 * UNIT + 21845, 128 * UNIT + 152914]
+    assert Fraction(87380 * 262144, 262138) > 87382
+    state = balance(np.array(units, np.int32)[:, None], levels)
+    assert state.order[:, 0].tolist() == [-1, 0, -1]
+    check_balance(units, levels)
+
+
 @each_set
 def test_balance_many_groups(digits):
     """Groups do not disturb each other; large groups of the widest gaps stay exact."""
@@ -213,6 +226,7 @@ def test_balance_many_groups(digits):
     units = rng.integers(-outer, outer, (16, 40)).astype(np.int32)
     units[:, 30:] = np.abs(units[:, 30:])
     units[:, 35:] = units[:1, 35:]
+    units = units[:, :: 1 + len(digits.levels) // 50]
     state = balance(units, digits.levels)
     for column in range(units.shape[1]):
         expected, _ = oracle_balance(units[:, column].tolist(), digits.levels)
@@ -439,21 +453,28 @@ def oracle_means(units, indices, moved, levels, means, blocks, limit):
         indices[i], moved[i] = index, True
 
 
+@pytest.mark.parametrize("compensated", [False, True])
+@pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("name", ["E4-1", "E4-2", "E6-2"])
 @pytest.mark.parametrize(
     "node", [kernel(8, 6, 3, 3), kernel(6, 4, 3, 3, groups=2), linear(37, 6)], ids=lambda n: n.name
 )
-def test_second_pass(node, name, negative):
+def test_second_pass(node, name, negative, coarse, compensated):
+    """Every output against the oracle; coarse weights have exact levels and ties among them."""
     digits, grouping = DIGIT_SETS[name], Grouping.of(node)
     levels, scale = digits.levels, np.float32(3 / digits.levels[-1])
     units = to_units(node.matrices(), scale)
+    if coarse:
+        units = (units + 341 & ~1023).astype(np.int32)
     groups, length, columns = units.shape
     blocks = grouping.blocks(length)
     rng = np.random.default_rng(6)
     means = rng.uniform(-1 if negative else 0, 1, (groups, blocks.max() + 1))
+    if coarse:
+        means = np.rint(4 * means) / 4
     statistics = InputStatistics(means=means, mean_square=1.0, variance=1.0, correlation=0.5)
-    first = assign(units, levels, grouping, compensated=True)
+    first = assign(units, levels, grouping, compensated=compensated)
     second = balance_means(first, statistics)
 
     largest = np.abs(means).max()
@@ -477,7 +498,7 @@ def test_second_pass(node, name, negative):
         )
     before = np.abs(first.mean_errors(statistics, scale))
     after = np.abs(second.mean_errors(statistics, scale))
-    assert after.mean() < before.mean() / 2
+    assert after.mean() < before.mean() * 0.75
 
 
 def test_second_pass_without_means():
