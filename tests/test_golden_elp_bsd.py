@@ -521,15 +521,20 @@ def test_fit_chooses_the_digit_set():
     assert parse("elp_bsd4:set=E4-2").fit(heavy).set == DIGIT_SETS["E4-2"]
 
 
-@pytest.mark.parametrize("top", [1.0, 0.7, 1024.0, 8 * 20 / 3, 8 / 1.2])
-def test_fit_power_of_two(top):
-    """Powers of two in the range of the grid and one more on either side, by exact comparison."""
-    digits = DIGIT_SETS["E3-1"]
+@pytest.mark.parametrize(
+    ("name", "top"), [("E3-1", 1.0), ("E3-1", 0.7), ("E3-1", 1024.0), ("E4-2", 80.0), ("E4-2", 1.0)]
+)
+def test_fit_power_of_two(name, top):
+    """Powers of two in the range of the grid and one more on either side, by exact comparison.
+
+    With E4-2 and 80, both ends of the range are powers of two.
+    """
+    digits = DIGIT_SETS[name]
     top = np.float32(top)
     low, high = (Fraction(float(top)) * part / 100 / digits.largest for part in (15, 120))
     inside = [exp for exp in range(-40, 40) if low <= Fraction(2) ** exp <= high]
     exps = [min(inside) - 1, *inside, max(inside) + 1]
-    fmt = ElpBsdFormat(bits=3, set=digits, scale_pow2=True)
+    fmt = ElpBsdFormat(bits=digits.bits, set=digits, scale_pow2=True)
     assert [spec.scale for spec in fmt.candidates(float(top))] == [2.0**exp for exp in exps]
     x = np.random.default_rng(3).uniform(-top, top, 500).astype(np.float32)
     x[0] = top
