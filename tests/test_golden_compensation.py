@@ -489,7 +489,6 @@ def test_second_pass(node, name, negative, coarse, compensated):
         assert second.indices[group, :, column].tolist() == indices
         assert second.moved[group, :, column].tolist() == moved
         moves += sum(moved) - int(first.moved[group, :, column].sum())
-    assert moves > 0 or coarse
     errors = np.array(levels)[second.indices] * UNIT - units
     assert second.squares == int((errors.astype(np.int64) ** 2).sum())
     for group, block in product(range(groups), range(blocks.max() + 1)):
@@ -498,7 +497,10 @@ def test_second_pass(node, name, negative, coarse, compensated):
         )
     before = np.abs(first.mean_errors(statistics, scale))
     after = np.abs(second.mean_errors(statistics, scale))
-    assert after.mean() < before.mean() * 0.75
+    assert after.mean() <= before.mean()
+    if not coarse:
+        assert moves > 0
+        assert after.mean() < before.mean() * 0.75
 
 
 def test_second_pass_without_means():
