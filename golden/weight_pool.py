@@ -236,8 +236,9 @@ class WeightPoolSpec(Spec):
         """
         indices = self._checked_indices(codes)
         vectors = self.pool.astype(np.float32)[indices]
+        rows, blocks = indices.shape[:-1], indices.shape[-1]
         length = codes.shape[-1] if codes.shape else 1
-        weights = vectors.reshape(*indices.shape[:-1], -1)[..., :length]
+        weights = vectors.reshape(*rows, blocks * self.group)[..., :length]
         return weights.reshape(codes.shape)
 
     def _checked_indices(self, codes: object) -> npt.NDArray[Any]:
@@ -398,13 +399,18 @@ class WeightPoolSpec(Spec):
             raise ValueError(
                 f"indices must be [height, width, {blocks}, n], not {list(kernels.shape)}"
             )
+        for name, sizes, count, least in (("strides", strides, 2, 1), ("pads", pads, 4, 0)):
+            if len(sizes) != count:
+                raise ValueError(f"{name} must be {count} integers, not {len(sizes)}")
+            for size in sizes:
+                check_int(name, size, least, None)
         for axis, name in enumerate(("height", "width")):
             size = activations.shape[1 + axis] + pads[axis] + pads[axis + 2]
             if kernels.shape[axis] > size:
                 raise ValueError(
                     f"{name} of the kernel must be at most {size}, not {kernels.shape[axis]}"
                 )
-        start = np.broadcast_to(self._start(bias_q, kernels, zero_point), kernels.shape[3:])
+        start = self._start(bias_q, kernels, zero_point)
         product = PoolProduct(self.table, weights, kernels, start, strides, padding=zero_point)
         return product.from_images(activations.astype(np.uint8), pads)
 
@@ -413,6 +419,8 @@ class WeightPoolSpec(Spec):
     ) -> npt.NDArray[np.int64]:
         """Start values with the correction for a zero point."""
         bias = as_integers("bias_q", bias_q, -(1 << 47), (1 << 47) - 1).astype(np.int64)
+        if bias.shape not in ((), indices.shape[3:]):
+            raise ValueError(f"bias_q must be {list(indices.shape[3:])}, not {list(bias.shape)}")
         sums = self.table[-1].astype(np.int64)[indices].sum(axis=(0, 1, 2))
         return bias - zero_point * sums
 

@@ -271,8 +271,8 @@ class PoolProduct:
     def _accumulate(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer]:
         """Add up results: [n, images, rows, columns] of a phase, with junk at the margins."""
         down, right = self._strides
-        width = frame.shape[4]
-        pixels = frame[0, 0, ..., 0, 0].size
+        images, height, width = frame.shape[2:5]
+        pixels = images * height * width
         addresses = plane_addresses(frame)
         padded = np.empty((self._outputs, pixels), self._tables[0].dtype)
         # The last sum that all kernel positions contribute to is that of the last output.
@@ -286,7 +286,7 @@ class PoolProduct:
                         shift = ky // down * width + kx // right
                         sums += bank[:, shift : shift + length][self._indices[ky, kx, block]]
         padded[:, :length] = sums
-        return padded.reshape(self._outputs, *frame.shape[2:5])
+        return padded.reshape(self._outputs, images, height, width)
 
     def _bank(self, addresses: npt.NDArray[np.uint8]) -> npt.NDArray[np.integer]:
         """Results of all pool vectors, [entries, pixels], for the planes of one group."""

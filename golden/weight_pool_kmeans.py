@@ -39,6 +39,9 @@ SAMPLE = 1 << 15
 
 MAX_ITERATIONS = 100
 
+#: Fraction bits of the cosines by which a vector for an empty cluster is chosen.
+COSINE_BITS = 40
+
 
 def check_match(rule: object) -> None:
     """Refuse anything but a rule of :data:`Match` with a ValueError."""
@@ -292,13 +295,14 @@ def _least_similar(
 ) -> npt.NDArray[np.float64]:
     """Distinct points with the smallest cosine to their own centres, the first of equal ones.
 
-    Cosines are binary64 numbers.
+    Cosines that are equal up to 2**-40 count as equal, so that rounding does not tell points on
+    one ray apart.
     """
     products = (points * own).sum(axis=1)
     lengths = np.sqrt((points * points).sum(axis=1) * (own * own).sum(axis=1))
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
     chosen: dict[bytes, int] = {}
-    for index in np.argsort(cosines, kind="stable").tolist():
+    for index in np.argsort(np.rint(np.ldexp(cosines, COSINE_BITS)), kind="stable").tolist():
         chosen.setdefault(points[index].tobytes(), index)
         if len(chosen) == count:
             break
