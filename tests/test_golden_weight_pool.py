@@ -17,6 +17,13 @@ from golden.weight_pool import PoolCodes, WeightPoolFormat, WeightPoolSpec
 from golden.weight_pool_conv import PoolProduct, plane_addresses
 from golden.weight_pool_table import compression_ratio, plane_weights
 from tests.golden_oracle import load_vectors
+from tests.weight_pool_oracle import (
+    nearest_even,
+    oracle_convolve,
+    oracle_entry,
+    oracle_result,
+    oracle_table,
+)
 
 seeded = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 
@@ -33,55 +40,6 @@ def dyadic_pool(entries, group, seed=0, bits=9):
 
 def float_pool(entries, group, seed=0):
     return (0.2 * np.random.default_rng(seed).standard_normal((entries, group))).astype(np.float32)
-
-
-def nearest_even(x):
-    low = x.__floor__()
-    if x - low == Fraction(1, 2):
-        return low + low % 2
-    return low if x - low < Fraction(1, 2) else low + 1
-
-
-def oracle_entry(weights, address, levels, reach):
-    """One entry: the exact sum of the weights whose bit is set, rounded once."""
-    total = sum((w for i, w in enumerate(weights) if address >> i & 1), Fraction(0))
-    return min(max(nearest_even(total * levels / reach), -levels), levels)
-
-
-def oracle_table(pool, levels, reach, layout):
-    rows = [[Fraction(w) for w in row] for row in np.asarray(pool, float).tolist()]
-    group = len(rows[0])
-    ones = (1 << group) - 1
-    table = []
-    for address in range(1 << group):
-        row = []
-        for weights in rows:
-            if layout == "nibble":
-                low = oracle_entry(
-                    weights[: group // 2], address % (1 << group // 2), levels, reach
-                )
-                high = oracle_entry(weights[group // 2 :], address >> group // 2, levels, reach)
-                row.append(low + high)
-            elif layout == "half" and address >> group - 1:
-                row.append(
-                    oracle_entry(weights, ones, levels, reach)
-                    - oracle_entry(weights, ones - address, levels, reach)
-                )
-            else:
-                row.append(oracle_entry(weights, address, levels, reach))
-        table.append(row)
-    return table
-
-
-def oracle_result(table, entry, codes, act_bits, signed):
-    """Most significant plane first, as the hardware does it."""
-    words = [format(code & (1 << act_bits) - 1, f"0{act_bits}b") for code in codes]
-    total = 0
-    for plane in range(act_bits):
-        address = sum(int(word[plane]) << i for i, word in enumerate(words))
-        row = table[address][entry]
-        total = 2 * total + (-row if signed and plane == 0 else row)
-    return total
 
 
 def vector_spec(pools, name, **parameters):
@@ -363,34 +321,6 @@ def test_zero_point(zero_point):
     corrected = rounded.results(codes, 4, zero_point=zero_point)
     totals = [oracle_entry(list(map(Fraction, row)), 255, 127, 1) for row in rounded.pool.tolist()]
     np.testing.assert_array_equal(plain - corrected, zero_point * np.array([totals] * 40))
-
-
-def oracle_convolve(spec, codes, indices, act_bits, signed, strides, pads, zero_point=0):
-    """Output by output, tap by tap; taps outside the image are skipped."""
-    height, width, blocks, outputs = indices.shape
-    images, rows_in, columns_in, _ = codes.shape
-    rows = (rows_in + pads[0] + pads[2] - height) // strides[0] + 1
-    columns = (columns_in + pads[1] + pads[3] - width) // strides[1] + 1
-    result = np.zeros((images, rows, columns, outputs), np.int64)
-    table, group = spec.table.tolist(), spec.group
-    cache = {}
-    for i, r, c, ky, kx, b in np.ndindex(images, rows, columns, height, width, blocks):
-        y, x = r * strides[0] + ky - pads[0], c * strides[1] + kx - pads[1]
-        if not (0 <= y < rows_in and 0 <= x < columns_in):
-            continue
-        key = i, y, x, b
-        if key not in cache:
-            cells = codes[i, y, x, b * group : (b + 1) * group].tolist()
-            cells += [zero_point] * (group - len(cells))
-            cache[key] = np.array(
-                [
-                    oracle_result(table, entry, cells, act_bits, signed)
-                    - zero_point * table[-1][entry]
-                    for entry in range(spec.entries)
-                ]
-            )
-        result[i, r, c] += cache[key][indices[ky, kx, b]]
-    return result
 
 
 CONVOLUTIONS = [
