@@ -1,0 +1,130 @@
+"""Common requantiser: an exact sum times a real number, rounded once and clamped.
+
+:class:`golden.requantiser.Multiplier` defines the results: its ``apply`` with the limits of the
+code, and the ``rescale`` of a fixed-point spec.
+"""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.spec import check_int
+
+__all__ = ["MULT_WIDTH", "SHIFT_WIDTH", "Requantiser"]
+
+#: Bits of the multiplier, and of the shift that follows it.
+MULT_WIDTH = 16
+SHIFT_WIDTH = 6
+
+
+class Requantiser(wiring.Component):
+    """Combinational ``clamp(RNE(total * mult / 2**shift))``, ties to even.
+
+    Parameters
+    ----------
+    total_width : int
+        Bits of the sum, 2 to 48.
+    bits : int
+        Bits of the code, 1 to 32.
+    signed_code : bool, optional
+        Whether the code is two's complement.  Default: a port says so at run time.
+
+    Members
+    -------
+    total : In(signed(total_width))
+        Exact sum.
+    mult : In(16)
+        Unsigned multiplier.
+    shift : In(6)
+        Bits by which the product is shifted to the right, of which the golden model uses 0 to 47.
+    signed : In(1)
+        Whether the code is two's complement; absent if that was settled before.
+    code : Out(bits)
+        Result; where it is unsigned, a negative sum gives 0.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is of another type.
+    ValueError
+        If a parameter is out of range.
+    """
+
+    total: Signal
+    mult: Signal
+    shift: Signal
+    signed: Signal
+    code: Signal
+
+    def __init__(self, total_width: int, bits: int, signed_code: bool | None = None):
+        check_int("total_width", total_width, 2, 48)
+        check_int("bits", bits, 1, 32)
+        if signed_code is not None and not isinstance(signed_code, bool):
+            raise TypeError(f"signed_code must be a bool or None, not {signed_code!r}")
+        self.total_width = total_width
+        self.bits = bits
+        self.signed_code = signed_code
+        kind = {None: "", True: "_signed", False: "_unsigned"}[signed_code]
+        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}"
+        members: dict[str, Any] = {
+            "total": In(signed(total_width)),
+            "mult": In(MULT_WIDTH),
+            "shift": In(SHIFT_WIDTH),
+            "code": Out(bits),
+        }
+        if signed_code is None:
+            members["signed"] = In(1)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self.bits
+        product = Signal(signed(self.total_width + MULT_WIDTH))
+        m.d.comb += product.eq(self.total * self.mult)
+
+        # One fraction bit stays, the guard.  Large steps of the shift come first: what no later
+        # step can bring down into the code need not be shifted any more, only be known of.
+        value: Value = Cat(Const(0, 1), product).as_signed()
+        sticky: Value = Const(0, 1)
+        too_large: Value = Const(0, 1)
+        for step in reversed(range(SHIFT_WIDTH)):
+            distance = 1 << step
+            # The code, a sign, the guard, and what the steps to come can shift out.
+            width = bits + 2 + distance - 1
+            shifted = Signal(signed(len(value)), name=f"shifted_by_{distance}")
+            low = Signal(name=f"sticky_{distance}")
+            m.d.comb += [
+                shifted.eq(Mux(self.shift[step], value >> distance, value)),
+                low.eq(sticky | (self.shift[step] & value[:distance].any())),
+            ]
+            value, sticky = shifted, low
+            if width < len(value):
+                over = Signal(name=f"too_large_{distance}")
+                cut = value[width - 1 :]
+                m.d.comb += over.eq(too_large | (cut.any() & ~cut.all()))
+                value, too_large = value[:width].as_signed(), over
+
+        integer = Signal(signed(bits + 1))
+        rounded = Signal(signed(bits + 2))
+        m.d.comb += [
+            integer.eq(value[1:].as_signed()),
+            rounded.eq(integer + (value[0] & (sticky | integer[0]))),
+        ]
+
+        two: Value = self.signed if self.signed_code is None else Const(self.signed_code, 1)
+        negative = product[-1]
+        outside = Signal()
+        m.d.comb += outside.eq(
+            too_large
+            # An unsigned code has one bit more, but no negative numbers.
+            | Mux(two, rounded[bits:] != rounded[bits - 1].replicate(2), rounded[bits:].any())
+        )
+        largest = Cat(Const((1 << bits - 1) - 1, bits - 1), ~two)
+        smallest = Cat(Const(0, bits - 1), two)
+        with m.If(outside):
+            m.d.comb += self.code.eq(Mux(negative, smallest, largest))
+        with m.Else():
+            m.d.comb += self.code.eq(rounded[:bits])
+        return m
