@@ -17,8 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from golden.abfp_tile import AbfpTileSpec
 from golden.element import ElementSpec
 from golden.formats import parse
+from golden.weight_pool import WeightPoolFormat
+from narrowgauge import networks
+from narrowgauge.onnx_reader import read
 from narrowgauge.table import print_codes, terminal
 
 #: Specs of the picture of each page of a number system whose elements are coded one by one.
@@ -30,6 +34,13 @@ SPECS: Mapping[str, Sequence[str]] = {
         "tapered6:max_run=6",
     ),
     "dybit": ("fixed4:frac_bits=3", "dybit4", "dybit5", "dybit6"),
+    "elp_bsd": (
+        "elp_bsd4:set=E4-1",
+        "elp_bsd4:set=E4-2",
+        "elp_bsd5:set=E5-2",
+        "elp_bsd6:set=E6-2",
+        "elp_bsd7:set=E7-2",
+    ),
 }
 
 #: Widths of tables, and size of pictures in inches.
@@ -119,9 +130,54 @@ def values_and_steps(names: Sequence[str]) -> Picture:
     return Picture(paint, [part for curve in curves for part in curve])
 
 
+def converter(tile: int, gains: Sequence[int]) -> Picture:
+    """Draw the output code of the analog-to-digital converter of abfp over the sum of a tile."""
+    specs = [AbfpTileSpec(tile=tile, gain=gain) for gain in gains]
+    limit = specs[0].largest_sum
+    sums = np.arange(-limit // 4, limit // 4 + 1, 64)
+    codes = [spec.convert(sums).astype(np.float64) for spec in specs]
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for gain, code in zip(gains, codes, strict=True):
+            axes.step(sums, code, where="mid", linewidth=0.8, label=f"gain {gain}")
+        axes.set_xlabel(f"exact sum of {tile} products of 8-bit codes")
+        axes.set_ylabel("code of the converter")
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend()
+
+    return Picture(paint, [sums.astype(np.float64), *codes])
+
+
+def pool_and_table(entries: int) -> Picture:
+    """Draw the pool of the embedded network, and its table with what rounding does to it."""
+    network = read(networks.digits().model_path)
+    retrained = networks.retrained_digits(network, WeightPoolFormat(entries=entries))
+    assert retrained is not None
+    system = retrained[1].fit_network(retrained[0])
+    assert system.spec is not None
+    pool, table = np.asarray(system.spec.pool), system.spec.table.astype(np.float64)
+
+    def paint(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, height_ratios=(1, 2))
+        limit = np.abs(pool).max()
+        image = above.imshow(pool.T, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        figure.colorbar(image, ax=above, label="weight")
+        above.set_ylabel("channel")
+        above.set_xlabel("pool vector")
+        largest = np.abs(table).max()
+        image = below.imshow(table, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
+        figure.colorbar(image, ax=below, label="entry")
+        below.set_ylabel("address: bits of a plane")
+        below.set_xlabel("pool vector")
+
+    return Picture(paint, [pool, table])
+
+
 def pictures() -> dict[str, Picture]:
     """All pictures by the stem of their page."""
-    return {stem: values_and_steps(names) for stem, names in SPECS.items()}
+    coded = {stem: values_and_steps(names) for stem, names in SPECS.items()}
+    return coded | {"abfp": converter(128, (1, 2, 4, 8)), "weight_pool": pool_and_table(64)}
 
 
 def main() -> int:

@@ -7,18 +7,24 @@ the number of vectors) and, after a colon, parameters that are not to be fitted:
 
 import re
 
+from golden.abfp import AbfpFormat
 from golden.dybit import DybitFormat
+from golden.elp_bsd import ElpBsdFormat
 from golden.fixed import FixedFormat
 from golden.spec import Format
 from golden.tapered import TaperedFormat
+from golden.weight_pool import WeightPoolFormat
 
 __all__ = ["FORMATS", "parse"]
 
 #: One line per number system, by stem.
 FORMATS: dict[str, type[Format]] = {
     "fixed": FixedFormat,
-    "dybit": DybitFormat,
     "tapered": TaperedFormat,
+    "dybit": DybitFormat,
+    "elp_bsd": ElpBsdFormat,
+    "abfp": AbfpFormat,
+    "weight_pool": WeightPoolFormat,
 }
 
 

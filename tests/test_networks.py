@@ -9,8 +9,9 @@ import pytest
 from onnx import numpy_helper
 
 import narrowgauge.networks
-from golden.inference import accuracy
-from narrowgauge.networks import digits, train_digits
+from golden.formats import parse
+from golden.inference import accuracy, quantise
+from narrowgauge.networks import digits, retrained_digits, train_digits
 from narrowgauge.onnx_reader import read
 
 
@@ -178,3 +179,36 @@ def test_batch_norm_is_folded():
         expected = expected * norm["weight"] + norm["bias"]
         folded = np.einsum("fcyx,cyx->f", weights[f"{name}.weight"], patch)
         np.testing.assert_allclose(folded + weights[f"{name}.bias"], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("entries", "correct"), [(32, 533), (64, 529)])
+def test_retrained_pools(entries, correct):
+    embedded = digits()
+    original = read(embedded.model_path)
+    retrained, system = retrained_digits(original, parse(f"weight_pool{entries}"))
+    assert set(system.indices) == {"conv2", "conv3", "conv4", "conv5"}
+    pool = np.asarray(system.pool)
+    assert pool.shape == (entries, 8)
+    nodes = {node.name: node for node in retrained.mac_nodes}
+    for name, indices in system.indices.items():
+        # The published order of blocks: kernel row, kernel column, group of channels.
+        weight = nodes[name].weight
+        _, channels, height, width = weight.shape
+        block = 0
+        for row in range(height):
+            for column in range(width):
+                for first in range(0, channels, 8):
+                    vectors = weight[:, first : first + 8, row, column]
+                    np.testing.assert_array_equal(vectors, pool[indices[block]])
+                    block += 1
+        assert block == len(indices)
+    quantised = quantise(retrained, system, embedded.data.calibration)
+    evaluation = quantised.evaluate(embedded.data.images, embedded.data.labels)
+    assert evaluation.accuracy == pytest.approx(correct / 540)
+    assert evaluation.accuracy >= 0.97
+
+
+@pytest.mark.parametrize("text", ["weight_pool48", "weight_pool64:seed=1", "weight_pool64:group=4"])
+def test_other_pools_were_not_retrained(text):
+    network = read(digits().model_path)
+    assert retrained_digits(network, parse(text)) is None

@@ -7,12 +7,29 @@ network as pixel / 16.  It has five 3x3 convolutions and a classifier (42 442 we
 calibration images.  :mod:`narrowgauge.networks.train_digits` made both files.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from golden.network import MacNode, Network
+from golden.weight_pool import WeightPoolFormat
+from golden.weight_pool_system import WeightPoolSystem
 from narrowgauge.onnx_reader import Data, load_data
 
-__all__ = ["EmbeddedNetwork", "digits"]
+__all__ = [
+    "POOL_SIZES",
+    "EmbeddedNetwork",
+    "digits",
+    "retrained_digits",
+    "with_weights",
+]
+
+#: Sizes of the weight pools that the embedded network was retrained with.
+POOL_SIZES = (32, 64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,3 +65,65 @@ def digits() -> EmbeddedNetwork:
         data_path=data_path,
         data=load_data(data_path),
     )
+
+
+def retrained_digits(
+    network: Network, form: WeightPoolFormat
+) -> tuple[Network, WeightPoolSystem] | None:
+    """Embedded network as it was retrained with a weight pool, and the number system for it.
+
+    Parameters
+    ----------
+    network : Network
+        The embedded network.
+    form : WeightPoolFormat
+        Its pool must have 32 or 64 vectors of 8 weights, found without options that change them.
+
+    Returns
+    -------
+    tuple of Network and WeightPoolSystem, or None
+        The network has the pool's vectors for weights.  None if there was no such retraining.
+    """
+    changed = {"group", "match", "seed"} & set(form.pinned)
+    if form.entries not in POOL_SIZES or changed:
+        return None
+    with np.load(Path(__file__).parent / f"digits_pool{form.entries}.npz") as arrays:
+        pool = arrays["pool"]
+        indices = {
+            name.removesuffix(".indices"): arrays[name]
+            for name in arrays.files
+            if name.endswith(".indices")
+        }
+        nodes: Sequence[Any] = [
+            node
+            if not isinstance(node, MacNode)
+            else with_weights(
+                node,
+                _from_pool(node, pool, indices[node.name])
+                if node.name in indices
+                else arrays[f"{node.name}.weight"],
+                arrays[f"{node.name}.bias"],
+            )
+            for node in network.nodes
+        ]
+    retrained = Network(
+        input_name=network.input_name, input_shape=network.input_shape, nodes=tuple(nodes)
+    )
+    return retrained, WeightPoolSystem(format=form, pool=pool, indices=indices)
+
+
+def with_weights(
+    node: MacNode, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]
+) -> MacNode:
+    """Layer with other weights and biases of the same shapes."""
+    return replace(node, weight=weight, bias=bias)
+
+
+def _from_pool(
+    node: MacNode, pool: npt.NDArray[np.float32], indices: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Weights of a convolution whose channels are a multiple of the length of a pool vector."""
+    filters, channels, height, width = node.weight.shape
+    vectors = pool[indices].reshape(height, width, channels // pool.shape[1], filters, -1)
+    weights = vectors.transpose(3, 2, 4, 0, 1).reshape(filters, channels, height, width)
+    return np.ascontiguousarray(weights)

@@ -21,7 +21,20 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-__all__ = ["Split", "main", "split", "train", "write_data", "write_model"]
+__all__ = [
+    "BATCH",
+    "LABEL_SMOOTHING",
+    "PIXEL_MAX",
+    "TRAINING_SEED",
+    "Split",
+    "Weights",
+    "main",
+    "shifted",
+    "split",
+    "train",
+    "write_data",
+    "write_model",
+]
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -144,13 +157,6 @@ def train(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Weigh
             x = functional.relu(conv5(x))
             return self.classifier(x.mean((2, 3)))
 
-    def shifted(batch: Any) -> Any:
-        """Move each image by -1, 0 or 1 pixel along both axes."""
-        count, size = len(batch), batch.shape[-1]
-        padded = functional.pad(batch, (1, 1, 1, 1))[:, 0]
-        y, x = torch.randint(0, 3, (2, count, 1), generator=random) + torch.arange(size)
-        return padded[torch.arange(count)[:, None, None], y[:, :, None], x[:, None, :]][:, None]
-
     parts = split(images)
     x = torch.from_numpy(images[:, None].astype(np.float32) / PIXEL_MAX)
     y = torch.from_numpy(labels)
@@ -165,7 +171,7 @@ def train(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Weigh
         model.train()
         for batch in chosen[torch.randperm(len(chosen), generator=random)].split(BATCH):
             loss = functional.cross_entropy(
-                model(shifted(x[batch])), y[batch], label_smoothing=LABEL_SMOOTHING
+                model(shifted(x[batch], random)), y[batch], label_smoothing=LABEL_SMOOTHING
             )
             optimizer.zero_grad()
             loss.backward()
@@ -178,6 +184,24 @@ def train(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Weigh
             best_loss = validation_loss
             best = {name: values.clone() for name, values in model.state_dict().items()}
     return _folded({name: values.numpy() for name, values in best.items()})
+
+
+def shifted(batch: Any, random: Any) -> Any:
+    """Move each image by -1, 0 or 1 pixel along both axes.
+
+    Parameters
+    ----------
+    batch : Tensor of float32, [n, 1, 8, 8]
+        Images.
+    random : Generator
+        Of torch.
+    """
+    import torch
+
+    count, size = len(batch), batch.shape[-1]
+    padded = torch.nn.functional.pad(batch, (1, 1, 1, 1))[:, 0]
+    y, x = torch.randint(0, 3, (2, count, 1), generator=random) + torch.arange(size)
+    return padded[torch.arange(count)[:, None, None], y[:, :, None], x[:, None, :]][:, None]
 
 
 def _folded(state: Mapping[str, npt.NDArray[np.float32]]) -> Weights:
