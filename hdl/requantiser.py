@@ -106,21 +106,19 @@ class Requantiser(wiring.Component):
                 m.d.comb += over.eq(too_large | (cut.any() & ~cut.all()))
                 value, too_large = value[:width].as_signed(), over
 
-        integer = Signal(signed(bits + 1))
-        rounded = Signal(signed(bits + 2))
+        integer = Signal(bits + 1)
+        rounded = Signal(bits + 1)
+        outside = Signal()
+        two: Value = self.signed if self.signed_code is None else Const(self.signed_code, 1)
         m.d.comb += [
-            integer.eq(value[1:].as_signed()),
+            integer.eq(value[1:]),
+            # The largest integer may wrap to the smallest: both are outside.
             rounded.eq(integer + (value[0] & (sticky | integer[0]))),
+            # An unsigned code has one bit more, but no negative numbers.
+            outside.eq(too_large | (rounded[bits] ^ (two & rounded[bits - 1]))),
         ]
 
-        two: Value = self.signed if self.signed_code is None else Const(self.signed_code, 1)
         negative = product[-1]
-        outside = Signal()
-        m.d.comb += outside.eq(
-            too_large
-            # An unsigned code has one bit more, but no negative numbers.
-            | Mux(two, rounded[bits:] != rounded[bits - 1].replicate(2), rounded[bits:].any())
-        )
         largest = Cat(Const((1 << bits - 1) - 1, bits - 1), ~two)
         smallest = Cat(Const(0, bits - 1), two)
         with m.If(outside):
