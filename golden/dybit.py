@@ -22,6 +22,7 @@ from golden.spec import (
     largest_magnitude,
     parse_bool,
     parse_float,
+    parse_int,
 )
 
 __all__ = ["DybitFormat", "DybitSpec", "magnitudes"]
@@ -151,6 +152,8 @@ class DybitFormat(ElementFormat):
         numbers.
     pow2 : bool, optional
         Whether scales are powers of two only.
+    weight_bits : int, optional
+        Bits of a code of a weight, if these are others than those of activations.
     """
 
     stem: ClassVar[str] = "dybit"
@@ -158,19 +161,31 @@ class DybitFormat(ElementFormat):
     scale: float | None = None
     signed: bool | None = None
     pow2: bool | None = None
+    weight_bits: int | None = None
 
-    parameters = {"scale": parse_float, "signed": parse_bool, "pow2": parse_bool}
+    parameters = {
+        "scale": parse_float,
+        "signed": parse_bool,
+        "pow2": parse_bool,
+        "weight_bits": parse_int,
+    }
 
     def __post_init__(self) -> None:
         if self.pow2 is not None and not isinstance(self.pow2, bool):
             raise TypeError(f"pow2 must be a bool, not {self.pow2!r}")
+        if self.weight_bits is not None:
+            check_int("weight_bits", self.weight_bits, 2, 16)
         spec = self.spec()
         if self.pow2 and self.scale is not None and math.frexp(spec.scale)[0] != 0.5:
             raise ValueError(f"scale must be a power of two where pow2=yes, not {self.scale}")
 
     def spec(self) -> DybitSpec:
         """Spec with the parameters that were given, and else signed with scale 1."""
-        given = {name: value for name, value in self.pinned.items() if name != "pow2"}
+        given = {
+            name: value
+            for name, value in self.pinned.items()
+            if name not in ("pow2", "weight_bits")
+        }
         return DybitSpec(bits=self.bits, **given)
 
     def fit(
@@ -205,7 +220,10 @@ class DybitFormat(ElementFormat):
         signed = self.signed
         if signed is None:
             signed = role == "weights" or least < 0
-        spec = replace(self.spec(), signed=signed)
+        bits = self.bits
+        if role == "weights" and self.weight_bits is not None:
+            bits = self.weight_bits
+        spec = replace(self.spec(), bits=bits, signed=signed)
         largest = largest_magnitude(numbers)
         if self.scale is not None or largest == 0:
             return spec

@@ -390,6 +390,17 @@ def test_powers_of_two():
     assert spec == others[int(np.argmin(squared_errors(x, others)))]
 
 
+def test_weight_bits():
+    """Weights of other widths than activations are fitted like any format of that width."""
+    x = np.random.default_rng(3).normal(size=500)
+    form = parse("dybit8:weight_bits=4")
+    assert str(form) == "dybit8:weight_bits=4"
+    assert form.fit(x) == DybitFormat(bits=4).fit(x)
+    assert form.fit(x, "activations") == DybitFormat(bits=8).fit(x, "activations")
+    assert DybitFormat(bits=8, weight_bits=3, scale=0.5).fit(x) == DybitSpec(bits=3, scale=0.5)
+    assert DybitFormat(bits=8, weight_bits=3, pow2=True).fit(x).bits == 3
+
+
 @pytest.mark.parametrize(
     ("tensor", "role", "expected"),
     [
@@ -461,6 +472,11 @@ def test_scale_is_binary32():
             lambda: DybitFormat(bits=8).fit(np.array([[1.0, np.inf]])),
             ValueError,
             r"tensor must be finite in binary32, not inf at index \(0, 1\)",
+        ),
+        (
+            lambda: DybitFormat(bits=8, weight_bits=17),
+            ValueError,
+            "weight_bits must be between 2 and 16, not 17",
         ),
         (lambda: parse("dybit4:scale=x"), ValueError, "scale must be a number, not 'x'"),
         (lambda: parse("dybit4:scale=inf"), ValueError, "scale must be a number, not 'inf'"),

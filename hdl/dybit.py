@@ -1,0 +1,346 @@
+"""DyBit-style numbers, reconstructed: decoder, product and encoder.
+
+:class:`golden.dybit.DybitSpec` defines the results; section numbers below are those of the
+format's specification.  A decoded operand is sign, significand and shift, so that only the few
+significant bits of a code are multiplied, and the product is shifted.
+"""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.dybit import magnitudes
+from golden.dybit_mac import DybitMacSpec
+from golden.mac import Operand
+from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH
+
+__all__ = [
+    "DybitDatapath",
+    "DybitDecoder",
+    "DybitEncoder",
+    "DybitProduct",
+    "decode_magnitude",
+    "operand_shape",
+]
+
+#: Magnitudes of up to this many bits are decoded by a table, which is smaller there.
+TABLE_WIDTH = 4
+
+
+def operand_shape(spec: DybitMacSpec, role: Operand) -> data.StructLayout:
+    """Shape of a decoded operand; all bits zero is the value zero, and nothing else is."""
+    return data.StructLayout(
+        {
+            "significand": unsigned(spec.significand_bits(role)),
+            "shift": unsigned(spec.max_shift(role).bit_length()),
+            "negative": unsigned(1),
+        }
+    )
+
+
+def decode_magnitude(m: Module, field: Value, *, table: bool) -> tuple[Value, Value]:
+    """Significand and shift of a magnitude code (section 1), by a table or by a shifter."""
+    width = len(field)
+    if width == 1:
+        return field, Const(0, 0)
+    significand = Signal(width - 1)
+    shift = Signal(range(width + 1))
+    if table:
+        with m.Switch(field):
+            for code, magnitude in enumerate(magnitudes(width).tolist()):
+                amount = max(magnitude.bit_length() - (width - 1), 0)
+                with m.Case(code):
+                    m.d.comb += [significand.eq(magnitude >> amount), shift.eq(amount)]
+        return significand, shift
+
+    # The shift is the number of leading ones.  The last of them and the terminator leave to the
+    # left; from one leading one on, a hidden one stands where the terminator was.
+    rest = Signal(width - 1)
+    m.d.comb += rest.eq(field)
+    for ones in range(1, width + 1):
+        with m.If(field[width - ones :].all()):
+            m.d.comb += [shift.eq(ones), rest.eq(field << ones - 1)]
+    m.d.comb += significand.eq(rest | field[-1] << width - 2)
+    return significand, shift
+
+
+class DybitDecoder(wiring.Component):
+    """Combinational decoder of a code.
+
+    Members
+    -------
+    code : In(spec.code_bits(role))
+        Any bit pattern; -0 is read as 0.
+    signed : In(1)
+        Whether the code has a sign; absent for weights, which do.
+    operand : Out(operand_shape(spec, role))
+        Operand.  An activation is in units of the last place of an unsigned code, which is half of
+        that of a signed one.
+
+    Parameters
+    ----------
+    spec : DybitMacSpec
+        Widths.
+    role : str
+        ``"activation"`` or ``"weight"``.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`.
+    """
+
+    code: Signal
+    signed: Signal
+    operand: Any
+
+    def __init__(self, spec: DybitMacSpec, role: Operand):
+        if not isinstance(spec, DybitMacSpec):
+            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        self.spec = spec
+        self.role = role
+        width = spec.magnitude_bits(role)
+        self.table = spec.table and width <= TABLE_WIDTH
+        form = "" if spec.table else "_shifter"
+        self.module_name = f"dybit_{role}_decoder_b{spec.code_bits(role)}{form}"
+        members: dict[str, Any] = {
+            "code": In(spec.code_bits(role)),
+            "operand": Out(operand_shape(spec, role)),
+        }
+        if role == "activation":
+            members["signed"] = In(1)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        width = self.spec.magnitude_bits(self.role)
+        field = Signal(width)
+        below = self.code[:-1]
+        negative = Signal()
+        if self.role == "activation":
+            # A signed code and a zero, read as an unsigned code, is twice the signed one.
+            m.d.comb += [
+                field.eq(Mux(self.signed, below << 1, self.code)),
+                negative.eq(self.code[-1] & self.signed),
+            ]
+        else:
+            m.d.comb += [field.eq(below), negative.eq(self.code[-1])]
+        significand, shift = decode_magnitude(m, field, table=self.table)
+        m.d.comb += [
+            self.operand.significand.eq(significand),
+            self.operand.shift.eq(shift),
+            self.operand.negative.eq(negative & below.any()),
+        ]
+        return m
+
+
+class DybitProduct(wiring.Component):
+    """Combinational product of two operands as ``term + carry``.
+
+    Members
+    -------
+    activation, weight : In(operand_shape(spec, role))
+        Operands.
+    term : Out(signed(spec.product_width))
+        Product, or its one's complement.
+    carry : Out(1)
+        One where ``term`` is a one's complement.
+
+    Parameters
+    ----------
+    spec : DybitMacSpec
+        Widths.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`.
+    """
+
+    activation: Any
+    weight: Any
+    term: Signal
+    carry: Signal
+
+    def __init__(self, spec: DybitMacSpec):
+        if not isinstance(spec, DybitMacSpec):
+            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        self.spec = spec
+        self.module_name = f"dybit_product_{spec.label}"
+        super().__init__(
+            {
+                "activation": In(operand_shape(spec, "activation")),
+                "weight": In(operand_shape(spec, "weight")),
+                "term": Out(signed(spec.product_width)),
+                "carry": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        product = Signal(spec.significand_bits("activation") + spec.significand_bits("weight"))
+        shift = Signal(range(spec.max_shift("activation") + spec.max_shift("weight") + 1))
+        # The largest product fits product_width - 1 bits, whatever its shift.
+        magnitude = Signal(spec.product_width - 1)
+        m.d.comb += [
+            product.eq(self.activation.significand * self.weight.significand),
+            shift.eq(self.activation.shift + self.weight.shift),
+            magnitude.eq(product << shift),
+            # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
+            self.carry.eq(
+                (self.activation.negative ^ self.weight.negative)
+                & self.activation.significand.any()
+            ),
+            self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
+        ]
+        return m
+
+
+class DybitEncoder(wiring.Component):
+    """Combinational rounding of a sum to a code: multiply, find the leading one, round half up.
+
+    The magnitude is rounded, so that ties go away from zero; the unrounded product decides, as in
+    :meth:`golden.element.ScaledSpec.rescale` (section 2, integer encoder).
+
+    Members
+    -------
+    total : In(signed(spec.sum_width))
+        Exact sum of products and bias.
+    mult, shift : In(16), In(6)
+        The sum is ``total * mult / 2**(shift + 1)`` last places of an unsigned code, and half as
+        many of a signed one.
+    signed : In(1)
+        Whether the code has a sign; if not, a negative sum gives 0.
+    code : Out(spec.bits)
+        Result.
+
+    Parameters
+    ----------
+    spec : DybitMacSpec
+        Widths.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`.
+    """
+
+    total: Signal
+    mult: Signal
+    shift: Signal
+    signed: Signal
+    code: Signal
+
+    def __init__(self, spec: DybitMacSpec):
+        if not isinstance(spec, DybitMacSpec):
+            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        self.spec = spec
+        self.module_name = f"dybit_encoder_b{spec.bits}_s{spec.sum_width}"
+        super().__init__(
+            {
+                "total": In(signed(spec.sum_width)),
+                "mult": In(MULT_WIDTH),
+                "shift": In(SHIFT_WIDTH),
+                "signed": In(1),
+                "code": Out(spec.bits),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        bits = spec.bits
+
+        negative = Signal()
+        magnitude = Signal(spec.sum_width)
+        product = Signal(spec.sum_width + MULT_WIDTH)
+        m.d.comb += [
+            negative.eq(self.total[-1]),
+            magnitude.eq((self.total ^ negative.replicate(spec.sum_width)) + negative),
+            product.eq(magnitude * self.mult),
+        ]
+
+        # Bits 1 and up are the number in last places of an unsigned code, bit 0 is its guard.
+        # Large steps of the shift come first: what no later step can bring down into the code need
+        # not be shifted any more, only be known of.  What falls off below has no say.
+        value: Value = Cat(Const(0, 2), product)
+        too_large: Value = Const(0, 1)
+        for step in reversed(range(SHIFT_WIDTH)):
+            distance = 1 << step
+            shifted = Signal(len(value), name=f"shifted_by_{distance}")
+            m.d.comb += shifted.eq(Mux(self.shift[step], value >> distance, value))
+            width = 2 * bits + distance - 1
+            value = shifted
+            if width < len(value):
+                over = Signal(name=f"too_large_{distance}")
+                m.d.comb += over.eq(too_large | value[width:].any())
+                value, too_large = value[:width], over
+
+        # The code follows from the place of the leading one: so many ones, a terminator, and the
+        # bits after the leading one; the next bit is the guard.
+        number = value[1:]
+        unrounded = Signal(bits)
+        guard = Signal()
+        m.d.comb += [unrounded.eq(number[: bits - 1]), guard.eq(value[0])]
+        for ones in range(1, bits):
+            leading = bits - 2 + ones
+            rest = number[2 * ones - 1 : leading]
+            with m.If(number[leading]):
+                m.d.comb += [
+                    unrounded.eq(Cat(rest, Const(0, 1), Const(-1, ones))),
+                    guard.eq(number[2 * ones - 2]),
+                ]
+        with m.If(number[2 * bits - 2 :].any() | too_large):
+            m.d.comb += [unrounded.eq(-1), guard.eq(0)]
+
+        # A signed code has one bit less: the last bit of the unsigned one is its guard.
+        rounded = Signal(bits + 1)
+        m.d.comb += rounded.eq(
+            Mux(self.signed, unrounded[1:] + unrounded[0], unrounded + guard)  # codes are monotone
+        )
+        with m.If(self.signed):
+            limited = Signal(bits - 1)
+            m.d.comb += [
+                limited.eq(rounded[: bits - 1] | rounded[bits - 1].replicate(bits - 1)),
+                self.code.eq(Cat(limited, negative & limited.any())),
+            ]
+        with m.Elif(~negative):
+            m.d.comb += self.code.eq(rounded[:bits] | rounded[bits].replicate(bits))
+        return m
+
+
+class DybitDatapath:
+    """Units of dybit for the array; see :class:`hdl.datapath.Datapath`."""
+
+    def __init__(self, spec: DybitMacSpec):
+        if not isinstance(spec, DybitMacSpec):
+            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        self.spec = spec
+        self.encoder_config: dict[str, ShapeLike] = {
+            "mult": MULT_WIDTH,
+            "shift": SHIFT_WIDTH,
+            "signed": 1,
+        }
+
+    def operand(self, role: Operand) -> ShapeLike:
+        """Shape of a decoded operand."""
+        return operand_shape(self.spec, role)
+
+    def decoder_config(self, role: Operand) -> dict[str, ShapeLike]:
+        """Whether activations are signed."""
+        return {"signed": 1} if role == "activation" else {}
+
+    def decoder(self, role: Operand) -> DybitDecoder:
+        """Make the decoder of leading ones."""
+        return DybitDecoder(self.spec, role)
+
+    def product(self) -> DybitProduct:
+        """Make the multiplier."""
+        return DybitProduct(self.spec)
+
+    def encoder(self) -> DybitEncoder:
+        """Make the rounding encoder."""
+        return DybitEncoder(self.spec)
