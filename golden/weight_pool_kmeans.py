@@ -6,7 +6,7 @@ BLAS adds, and the same weights and seed give the same pool and indices on every
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -108,20 +108,14 @@ class _Matcher:
         self._rule = rule
         self._pool = pool
         # Of entries that no vector can tell apart, only the first.
-        entries = list(
-            {row.tobytes(): i for i, row in reversed(list(enumerate(pool + 0)))}.values()
-        )
-        self._entries = np.array(sorted(entries))
+        self._entries = _first_of_equals(map(tuple, pool.tolist()), range(len(pool)))
         kept = pool[self._entries]
         if rule == "cosine":
-            directions = _directions(kept)
-            if np.count_nonzero(directions @ directions.T > 1 - PARALLEL) > len(kept):
-                first: dict[tuple[int, ...], int] = {}
-                for entry in self._entries.tolist():
-                    first.setdefault(_primitive(_fractions(pool[entry])), entry)
-                self._entries = np.array(list(first.values()))
-                directions = _directions(pool[self._entries])
-            kept = directions
+            kept = _directions(kept)
+            if np.count_nonzero(kept @ kept.T > 1 - PARALLEL) > len(kept):
+                directions = [_primitive(_fractions(pool[entry])) for entry in self._entries]
+                self._entries = _first_of_equals(directions, self._entries)
+                kept = _directions(pool[self._entries])
         self._columns = np.ascontiguousarray(kept.T)
         self._offsets = -(kept * kept).sum(axis=1) / 2 if rule == "l2" else np.zeros(len(kept))
         self._largest = math.sqrt(2 * float(-self._offsets.min())) if rule == "l2" else 1.0
@@ -131,25 +125,23 @@ class _Matcher:
         scores = block @ self._columns
         if self._rule == "l2":
             scores += self._offsets
-        rows = np.arange(len(block))
         best = scores.argmax(axis=1)
-        highest = scores[rows, best]
         indices = self._entries[best]
 
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         tolerance = TOLERANCE * self._largest * norms + UNDERFLOW
         if self._rule == "l2":
             tolerance += TOLERANCE * self._largest**2
-        scores[rows, best] = -np.inf
-        close = highest - scores[rows, scores.argmax(axis=1)] <= tolerance
-        if self._rule == "cosine":
-            zero = np.flatnonzero(norms == 0)
-            zero = zero[~block[zero].any(axis=1)]
-            indices[zero] = 0
-            close[zero] = False
-        if close.any():
-            scores[rows, best] = highest
-            self._settle(block, scores >= (highest - tolerance)[:, None], close, indices)
+        highest = scores[np.arange(len(block)), best]
+        candidates = scores >= (highest - tolerance)[:, None]
+        # Mostly each vector has one candidate only, and counting all at once is fast.
+        if np.count_nonzero(candidates) > len(block):
+            close = candidates.sum(axis=1) > 1
+            if self._rule == "cosine":
+                # Zeros have the same cosine to all, and the first one already.
+                close &= block.any(axis=1)
+            if close.any():
+                self._settle(block, candidates, close, indices)
         return indices
 
     def _settle(
@@ -159,7 +151,7 @@ class _Matcher:
         close: npt.NDArray[np.bool_],
         indices: npt.NDArray[np.intp],
     ) -> None:
-        """Decide the ``close`` ones in rational numbers."""
+        """Decide those that are ``close`` in rational numbers."""
         distinct, first, inverse = np.unique(
             block[close], axis=0, return_index=True, return_inverse=True
         )
@@ -180,6 +172,14 @@ class _Matcher:
         if self._rule == "l2":
             return 2 * product - square
         return product * abs(product) / (square or 1)
+
+
+def _first_of_equals(keys: Iterable[object], entries: Iterable[int]) -> npt.NDArray[np.intp]:
+    """Keep the first entry of each key."""
+    first: dict[object, int] = {}
+    for key, entry in zip(keys, entries, strict=True):
+        first.setdefault(key, entry)
+    return np.array(list(first.values()))
 
 
 def _directions(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -256,8 +256,7 @@ def cluster(
     nonzero = np.flatnonzero(vectors.any(axis=1))
     if len(nonzero) > sample:
         nonzero = np.sort(random.choice(nonzero, sample, replace=False, shuffle=False))
-    # Adding 0 makes -0 equal to 0 byte for byte.
-    points = vectors[nonzero].astype(np.float64) + 0
+    points = vectors[nonzero].astype(np.float64)
     distinct = np.unique(points, axis=0)
     if len(distinct) < entries:
         pool = np.zeros((entries, vectors.shape[1]))
@@ -301,9 +300,9 @@ def _least_similar(
     products = (points * own).sum(axis=1)
     lengths = np.sqrt((points * points).sum(axis=1) * (own * own).sum(axis=1))
     cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    chosen: dict[bytes, int] = {}
+    chosen: dict[tuple[float, ...], int] = {}
     for index in np.argsort(np.rint(np.ldexp(cosines, COSINE_BITS)), kind="stable").tolist():
-        chosen.setdefault(points[index].tobytes(), index)
+        chosen.setdefault(tuple(points[index].tolist()), index)
         if len(chosen) == count:
             break
     return points[list(chosen.values())]

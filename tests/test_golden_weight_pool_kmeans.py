@@ -74,6 +74,22 @@ def test_match_of_near_ties(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_match_of_rounded_ties(rule):
+    # Vectors moved into the plane between two entries, as far as binary64 can tell.
+    pool = floats(2, 8, seed=4).astype(np.float64)
+    directions = pool / np.linalg.norm(pool, axis=1, keepdims=True)
+    normal, height = directions[0] - directions[1], 0.0
+    if rule == "l2":
+        normal, height = pool[0] - pool[1], float((pool[0] ** 2 - pool[1] ** 2).sum() / 2)
+    vectors = floats(60, 8, seed=5).astype(np.float64)
+    distance = (vectors @ normal - height) / (normal @ normal)
+    between = vectors - distance[:, None] * normal
+    expected = oracle_match(between, pool, rule)
+    assert match(between, pool, rule).tolist() == expected
+    assert 0 < sum(expected) < 60
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("exp", [-148, -140, -100, 100, 125])
 def test_match_of_extreme_sizes(rule, exp):
     vectors, pool = floats(60, 4, seed=2), floats(5, 4, seed=3).astype(np.float64)
@@ -82,8 +98,10 @@ def test_match_of_extreme_sizes(rule, exp):
         assert match(scaled, entries, rule).tolist() == oracle_match(scaled, entries, rule)
     mixed = np.ldexp(vectors, np.arange(60)[:, None] * 4 - 120)
     assert match(mixed, pool, rule).tolist() == oracle_match(mixed, pool, rule)
+    # Products with the first direction vanish, though it is the nearest.
     smallest = np.full((2, 4), 5e-324) * [[1], [-1]]
-    assert match(smallest, pool, rule).tolist() == oracle_match(smallest, pool, rule)
+    entries = np.array([[1.0, 1, 1, 1], [1, 0.1, 0, 0], [-1, -1, -1, -1], [-1, 0, -0.1, 0]])
+    assert match(smallest, entries, rule).tolist() == oracle_match(smallest, entries, rule)
 
 
 def test_match_of_zeros():
@@ -168,7 +186,7 @@ def oracle_cluster(vectors, entries, seed, tolerance):
 
 @pytest.mark.parametrize(
     ("entries", "count", "span", "tolerance"),
-    [(5, 60, 9, 1e-4), (8, 80, 30, 1e-4), (3, 40, 3, 1e-4), (6, 70, 9, 1.0)],
+    [(5, 60, 9, 1e-4), (8, 80, 30, 1e-4), (3, 40, 3, 1e-4), (6, 70, 9, 25.0), (8, 80, 30, 400.0)],
 )
 def test_cluster(entries, count, span, tolerance):
     most = 0
@@ -190,7 +208,7 @@ def test_cluster_with_empty_clusters():
     for seed in range(4):
         random = np.random.default_rng(seed)
         directions = np.array([[1, 2, 0, 0], [3, 0, 1, -1], [0, -1, 5, 2], [0, 0, 0, 1]])
-        vectors = directions[random.integers(0, 4, 40)] * random.integers(1, 12, (40, 1))
+        vectors = directions[random.integers(0, 4, 40)] * random.integers(1, 4, (40, 1))
         expected, _, reseeded = oracle_cluster(vectors, 6, seed, 1e-4)
         np.testing.assert_array_equal(cluster(vectors.astype(float), 6, seed=seed), expected)
         reseedings.append(reseeded)
@@ -204,6 +222,13 @@ def test_cluster_continues_an_empty_cluster():
     for seed in range(4):
         pool = cluster(vectors, 2, seed=seed)
         assert sorted(map(tuple, pool.tolist())) == [(0, 1, 0, 0), (10, 0, 0, 0)]
+
+
+def test_empty_clusters_continue_at_distinct_vectors():
+    # One ray: all belong to the first cluster, and the others start again and again.
+    vectors = np.repeat([[1.0, 0, 0, 0], [2, 0, 0, 0], [3, 0, 0, 0]], 5, axis=0)
+    pool = cluster(vectors, 3)
+    assert sorted(pool[:, 0].tolist()) == [1, 2, 2]
 
 
 def test_cluster_stops_at_100_iterations(monkeypatch):

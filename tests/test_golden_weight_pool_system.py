@@ -83,6 +83,17 @@ def test_pooled_layers():
     assert pooled_layers(residual_network()) == ("left", "point", "grouped", "wide")
 
 
+@pytest.mark.parametrize("channels", [8, 9])
+def test_least_channels(channels):
+    nodes = (
+        conv("stem", "image", channels, 3, 1, 1),
+        conv("body", "stem", 5, channels, 7, 8),
+        Flatten(name="flat", inputs=("body",)),
+    )
+    network = Network(input_name="image", input_shape=(3, 7, 8), nodes=nodes)
+    assert pooled_layers(network) == (("body",) if channels > 8 else ())
+
+
 def test_shortcuts():
     def network(*nodes):
         tail = (
