@@ -39,7 +39,7 @@ class Requantiser(wiring.Component):
         Unsigned multiplier.
     shift : In(6)
         Bits by which the product is shifted to the right, of which the golden model uses 0 to 47.
-    signed : In(1)
+    has_sign : In(1)
         Whether the code is two's complement; absent if that was settled before.
     code : Out(bits)
         Result; where it is unsigned, a negative sum gives 0.
@@ -55,7 +55,7 @@ class Requantiser(wiring.Component):
     total: Signal
     mult: Signal
     shift: Signal
-    signed: Signal
+    has_sign: Signal
     code: Signal
 
     def __init__(self, total_width: int, bits: int, signed_code: bool | None = None):
@@ -75,7 +75,7 @@ class Requantiser(wiring.Component):
             "code": Out(bits),
         }
         if signed_code is None:
-            members["signed"] = In(1)
+            members["has_sign"] = In(1)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -109,7 +109,7 @@ class Requantiser(wiring.Component):
         integer = Signal(bits + 1)
         rounded = Signal(bits + 1)
         outside = Signal()
-        two: Value = self.signed if self.signed_code is None else Const(self.signed_code, 1)
+        two: Value = self.has_sign if self.signed_code is None else Const(self.signed_code, 1)
         m.d.comb += [
             integer.eq(value[1:]),
             # The largest integer may wrap to the smallest: both are outside.

@@ -22,7 +22,7 @@ def codes_of(width, bits, signed, rows, *, run_time=False):
     dut = Requantiser(width, bits, None if run_time else signed)
     inputs = {"total": totals, "mult": mults, "shift": shifts}
     if run_time:
-        inputs["signed"] = [signed] * len(totals)
+        inputs["has_sign"] = [signed] * len(totals)
     return apply_comb(dut, inputs, ["code"])["code"]
 
 
