@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import ml_dtypes
 import numpy as np
 
-from golden.element import ElementSpec
+from golden.element import DyadicSpec, ElementSpec
 from golden.formats import parse
 from golden.tapered import TaperedSpec
 
@@ -30,9 +30,14 @@ FORMATS = (
     "tapered8:max_run=4",
     "tapered8:max_run=8",
     "tapered5:max_run=3",
+    "dybit8:scale=1.4",
+    "dybit4:scale=1.1",
+    "elp_bsd6:set=E6-2,scale=0.1",
+    "elp_bsd4:set=E4-2,scale=0.2",
     "tapered12:max_run=4",
     "fixed16:frac_bits=15",
 )
+SWEPT = ("tapered8", "tapered5", "fixed8", "fixed16", "dybit8", "dybit4", "elp_bsd4", "elp_bsd6")
 BASELINE = "ml_dtypes float8_e4m3fn"
 
 #: Least ratio to the baseline that 8-bit codes must reach, and most seconds for the sweep.
@@ -75,28 +80,32 @@ def bench_coding(size: int, rounds: int) -> None:
 
     print(f"coding {size} numbers, float32 -> code -> float32, {rounds} rounds")
     print(f"targets for 8 bits: encode {ENCODE_TARGET}x, decode {DECODE_TARGET}x of {BASELINE}")
-    print(f"{'':24} {'encode':>7} {'':>6} {'kB beside':>9} {'decode':>7} {'':>6} {'kB beside':>9}")
+    print(f"{'':28} {'encode':>7} {'':>6} {'kB beside':>9} {'decode':>7} {'':>6} {'kB beside':>9}")
     titles = f"{'M/s':>7} {'ratio':>6} {'result':>9}"
-    print(f"{'format':24} {titles} {titles}")
+    print(f"{'format':28} {titles} {titles}")
     for name in encoders:
         row = [
             f"{size / seconds[name] / 1e6:7.0f} {seconds[BASELINE] / seconds[name]:6.2f} "
             f"{extra_bytes(runs[name]) / 1e3:9.0f}"
             for runs, seconds in ((encoders, encode_s), (decoders, decode_s))
         ]
-        print(f"{name:24}", *row)
+        print(f"{name:28}", *row)
 
 
 def bench_requantise(size: int, rounds: int) -> None:
     """Print accumulators per second of rounding to codes."""
     accumulators = np.random.default_rng(1).integers(-(1 << 17), 1 << 17, size)
-    specs = {text: parse(text).spec() for text in FORMATS}
-    times = fastest(
-        {name: partial(spec.requantise, accumulators, -14) for name, spec in specs.items()}, rounds
-    )
+    specs = [parse(text).spec() for text in FORMATS]
+    runs: dict[str, Callable[[], Any]] = {}
+    for text, spec in zip(FORMATS, specs, strict=True):
+        if isinstance(spec, DyadicSpec):
+            runs[text] = partial(spec.requantise, accumulators, -14)
+        elif spec.stem == "dybit":  # results are never signed digits
+            runs[f"{text}, multiplied"] = partial(spec.rescale, accumulators, 2.0**-14 / 3)
+    times = fastest(runs, rounds)
     print(f"requantising {size} accumulators of 18 bits")
     for name, seconds in times.items():
-        print(f"{name:24} {size / seconds / 1e6:7.0f} M/s")
+        print(f"{name:30} {size / seconds / 1e6:7.0f} M/s")
 
 
 def bench_sweep(size: int) -> None:
@@ -117,7 +126,16 @@ def bench_sweep(size: int) -> None:
     brute_s = time.perf_counter() - start
     print(f"sweep over {size} weights; target {SWEEP_TARGET_S} s for 10 000 000")
     print(f"{'tapered8, brute force':24} {brute_s:9.2f} s  {expected}")
-    for text in ("tapered8", "tapered5", "fixed8", "fixed16"):
+    for text in (
+        "tapered8",
+        "tapered5",
+        "fixed8",
+        "fixed16",
+        "dybit8",
+        "dybit4",
+        "elp_bsd4",
+        "elp_bsd6",
+    ):
         fmt = parse(text)
         seconds = fastest({text: partial(fmt.fit, weights)}, 3)[text]
         ratio = f", {brute_s / seconds:.0f}x brute force" if text == "tapered8" else ""

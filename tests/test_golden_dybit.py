@@ -95,6 +95,15 @@ def test_magnitudes_are_posits(width):
     assert [Fraction(int(v), 1 << width - 1) for v in magnitudes(width)] == expected
 
 
+def test_codes_are_posits_of_an_independent_library():
+    softposit = pytest.importorskip("softposit", reason="softposit is not installed")
+    values = DybitSpec(bits=8).decode(np.arange(128))
+    for code in range(128):
+        posit = softposit.posit8(0)
+        posit.fromBits(code)  # 8 bits, es = 0
+        assert float(posit) == values[code]
+
+
 @pytest.mark.parametrize("width", range(2, 13))
 def test_hardware_identity(width):
     # V = significand << leading ones; spec/dybit.md, section 1.
