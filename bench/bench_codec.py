@@ -126,16 +126,7 @@ def bench_sweep(size: int) -> None:
     brute_s = time.perf_counter() - start
     print(f"sweep over {size} weights; target {SWEEP_TARGET_S} s for 10 000 000")
     print(f"{'tapered8, brute force':24} {brute_s:9.2f} s  {expected}")
-    for text in (
-        "tapered8",
-        "tapered5",
-        "fixed8",
-        "fixed16",
-        "dybit8",
-        "dybit4",
-        "elp_bsd4",
-        "elp_bsd6",
-    ):
+    for text in SWEPT:
         fmt = parse(text)
         seconds = fastest({text: partial(fmt.fit, weights)}, 3)[text]
         ratio = f", {brute_s / seconds:.0f}x brute force" if text == "tapered8" else ""

@@ -298,6 +298,20 @@ class ElpBsdSpec(ScaledSpec):
         """W of each code."""
         return self.set.code_values
 
+    def code_fields(self) -> dict[str, list[Any]]:
+        """Integer that each code is, and its signed digits, that of the high bits first."""
+        texts = [""] * (1 << self.bits)
+        position = 0
+        for powers, bits in zip(self.set.positions, self.set.position_bits, strict=True):
+            for code, text in enumerate(texts):
+                digit = code >> position & (2 << bits) - 1
+                sign = "-" if digit >> bits else "+"
+                texts[code] = f"{sign}{1 << powers[digit & (1 << bits) - 1]} {text}".strip()
+            position += bits + 1
+        if self.set.zero_code:
+            texts[1 << self.bits - 1] = "0"
+        return {"integer": self.operand_table.tolist(), "digits": texts}
+
     def encode(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
         """Canonical codes of the levels nearest to ``x``; see :meth:`golden.spec.Spec.encode`."""
         numbers = as_floats("x", x)

@@ -902,3 +902,13 @@ def test_sum_dtype():
     codecs = [ElementCodec(FixedSpec(bits=8, frac_bits=bits)) for bits in (7, 40)]
     assert system.sum_dtype(codecs[:1]) == np.float32
     assert system.sum_dtype(codecs) == np.float64
+
+
+@each_set
+def test_code_table_adds_up(digits):
+    columns = ElpBsdSpec(set=digits, scale=0.5).code_table()
+    for terms, integer, value in zip(
+        columns["digits"], columns["integer"], columns["value"], strict=True
+    ):
+        assert sum(int(term) for term in terms.split()) == integer == 2 * value
+        assert len(terms.split()) == (1 if terms == "0" else digits.digits)
