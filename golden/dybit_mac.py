@@ -106,8 +106,8 @@ class DybitMacSpec(MacSpec):
         # of an unsigned code, of which a unit of a signed one is two more.
         shift = multiplier.shift + self.sum_shift(weights, activations) + (not result.signed)
         return {
-            "activation_signed": int(activations.signed),
-            "result_signed": int(result.signed),
+            "activation_has_sign": int(activations.signed),
+            "result_has_sign": int(result.signed),
             "result_mult": multiplier.mult,
             "result_shift": shift,
         }

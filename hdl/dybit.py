@@ -73,7 +73,7 @@ class DybitDecoder(wiring.Component):
     -------
     code : In(spec.code_bits(role))
         Any bit pattern; -0 is read as 0.
-    signed : In(1)
+    has_sign : In(1)
         Whether the code has a sign; absent for weights, which do.
     operand : Out(operand_shape(spec, role))
         Operand.  An activation is in units of the last place of an unsigned code, which is half of
@@ -93,7 +93,7 @@ class DybitDecoder(wiring.Component):
     """
 
     code: Signal
-    signed: Signal
+    has_sign: Signal
     operand: Any
 
     def __init__(self, spec: DybitMacSpec, role: Operand):
@@ -110,7 +110,7 @@ class DybitDecoder(wiring.Component):
             "operand": Out(operand_shape(spec, role)),
         }
         if role == "activation":
-            members["signed"] = In(1)
+            members["has_sign"] = In(1)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -122,8 +122,8 @@ class DybitDecoder(wiring.Component):
         if self.role == "activation":
             # A signed code and a zero, read as an unsigned code, is twice the signed one.
             m.d.comb += [
-                field.eq(Mux(self.signed, below << 1, self.code)),
-                negative.eq(self.code[-1] & self.signed),
+                field.eq(Mux(self.has_sign, below << 1, self.code)),
+                negative.eq(self.code[-1] & self.has_sign),
             ]
         else:
             m.d.comb += [field.eq(below), negative.eq(self.code[-1])]
@@ -210,9 +210,9 @@ class DybitEncoder(wiring.Component):
     total : In(signed(spec.sum_width))
         Exact sum of products and bias.
     mult, shift : In(16), In(6)
-        The sum is ``total * mult / 2**(shift + 1)`` last places of an unsigned code, and half as
+        The sum is ``total * mult / 2**(shift - 1)`` last places of an unsigned code, and half as
         many of a signed one.
-    signed : In(1)
+    has_sign : In(1)
         Whether the code has a sign; if not, a negative sum gives 0.
     code : Out(spec.bits)
         Result.
@@ -231,7 +231,7 @@ class DybitEncoder(wiring.Component):
     total: Signal
     mult: Signal
     shift: Signal
-    signed: Signal
+    has_sign: Signal
     code: Signal
 
     def __init__(self, spec: DybitMacSpec):
@@ -244,7 +244,7 @@ class DybitEncoder(wiring.Component):
                 "total": In(signed(spec.sum_width)),
                 "mult": In(MULT_WIDTH),
                 "shift": In(SHIFT_WIDTH),
-                "signed": In(1),
+                "has_sign": In(1),
                 "code": Out(spec.bits),
             }
         )
@@ -299,9 +299,11 @@ class DybitEncoder(wiring.Component):
         # A signed code has one bit less: the last bit of the unsigned one is its guard.
         rounded = Signal(bits + 1)
         m.d.comb += rounded.eq(
-            Mux(self.signed, unrounded[1:] + unrounded[0], unrounded + guard)  # codes are monotone
+            Mux(
+                self.has_sign, unrounded[1:] + unrounded[0], unrounded + guard
+            )  # codes are monotone
         )
-        with m.If(self.signed):
+        with m.If(self.has_sign):
             limited = Signal(bits - 1)
             m.d.comb += [
                 limited.eq(rounded[: bits - 1] | rounded[bits - 1].replicate(bits - 1)),
@@ -322,7 +324,7 @@ class DybitDatapath:
         self.encoder_config: dict[str, ShapeLike] = {
             "mult": MULT_WIDTH,
             "shift": SHIFT_WIDTH,
-            "signed": 1,
+            "has_sign": 1,
         }
 
     def operand(self, role: Operand) -> ShapeLike:
@@ -331,7 +333,7 @@ class DybitDatapath:
 
     def decoder_config(self, role: Operand) -> dict[str, ShapeLike]:
         """Whether activations are signed."""
-        return {"signed": 1} if role == "activation" else {}
+        return {"has_sign": 1} if role == "activation" else {}
 
     def decoder(self, role: Operand) -> DybitDecoder:
         """Make the decoder of leading ones."""

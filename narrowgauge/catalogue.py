@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from golden.dybit_mac import DybitMacSpec
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.array import SystolicArray
 from hdl.datapath import Datapath
+from hdl.dybit import DybitDatapath
 from hdl.fixed import FixedDatapath
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
@@ -67,6 +69,12 @@ SYSTEMS: dict[str, System] = {
         units=("decoder", "encoder", "mac", "array"),
         datapath=lambda form, length: TaperedDatapath(TaperedMacSpec.for_format(form, length)),
     ),
+    "dybit": System(
+        title="DyBit-style variable-length numbers, reconstructed",
+        presets=("dybit8", "dybit4", "dybit8:weight_bits=4", "dybit4:weight_bits=2"),
+        units=("decoder", "activation_decoder", "encoder", "mac", "array"),
+        datapath=lambda form, length: DybitDatapath(DybitMacSpec.for_format(form, length)),
+    ),
 }
 
 
@@ -118,6 +126,11 @@ UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
         "combinational decoder of one code",
         "sim.tb_decoder",
         lambda datapath, options: datapath.decoder("weight"),
+    ),
+    "activation_decoder": (
+        "combinational decoder of one activation, where it is not that of a weight",
+        "sim.tb_decoder",
+        lambda datapath, options: datapath.decoder("activation"),
     ),
     "encoder": (
         "combinational encoder: one rounding of an exact sum",

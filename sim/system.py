@@ -4,6 +4,7 @@ A number system is a file ``sim/<stem>.py`` with a function ``make_system(fields
 :class:`System` for the fields of its :class:`golden.mac.MacSpec`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.dot import dot, encode_sums, matmul
-from golden.element import ElementSpec
+from golden.element import DyadicSpec, ElementSpec, ScaledSpec
 from golden.mac import MacSpec
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "EncoderSetting",
     "Layer",
     "System",
+    "consecutive",
     "draw_biases",
     "draw_codes",
     "edge_totals",
+    "encoded",
     "exact_sums",
     "hardware_bias",
     "largest_bias",
@@ -56,12 +59,13 @@ class DecoderSetting(NamedTuple):
 class EncoderSetting(NamedTuple):
     """Settings of an encoder by port, and what they mean.
 
-    ``exponent`` is the base-2 logarithm of the unit of the sums.
+    A sum stands for ``mult * 2**exponent``; the unit of the result is a power of two.
     """
 
     ports: Mapping[str, int]
     result: ElementSpec
     exponent: int
+    mult: int = 1
 
 
 class System(Protocol):
@@ -77,12 +81,15 @@ class System(Protocol):
     def pair_layers(self) -> Mapping[str, Layer]:
         """Choose formats of operands to try all pairs of, by name.
 
-        The codes of the result are consecutive multiples of one unit, if possible of the largest
-        power of two that divides all products, so that every bit of a product can be seen.
+        Codes of the result about zero are consecutive multiples of one unit, if possible of the
+        largest power of two that divides all products, so that every bit of a product can be seen.
         """
 
     def decoder_settings(self) -> Iterator[DecoderSetting]:
-        """All settings that the ports of the decoder can have."""
+        """All settings that the ports of a decoder can have.
+
+        Decoders of activations and weights that differ have settings of different ports.
+        """
 
     def operand_values(self, operand: Any) -> Integers:
         """Integers that decoded operands stand for, in the units of :class:`DecoderSetting`.
@@ -125,6 +132,36 @@ def draw_biases(
 def rounded(layer: Layer, sums: Integers, *, relu: bool) -> Integers:
     """Round exact sums, in units of the golden accumulator, to result codes."""
     return encode_sums(layer.weights, layer.activations, layer.result, sums, relu=relu)
+
+
+def encoded(setting: EncoderSetting, sums: Integers) -> Integers:
+    """Codes of exact sums, under the settings of an encoder."""
+    result = setting.result
+    product = sums * setting.mult
+    if isinstance(result, DyadicSpec):
+        return result.requantise(product, setting.exponent)
+    assert isinstance(result, ScaledSpec)
+    exponent = setting.exponent - _unit_exp(result)
+    return result.encode_integers(product << max(exponent, 0), max(-exponent, 0))
+
+
+def _unit_exp(spec: ElementSpec) -> int:
+    """Base-2 logarithm of the unit of the operands."""
+    fraction, exp = math.frexp(spec.operand_unit)
+    if fraction != 0.5:
+        raise ValueError(f"operand_unit must be a power of two, not {spec.operand_unit}")
+    return exp - 1
+
+
+def consecutive(spec: ElementSpec) -> tuple[int, int]:
+    """Smallest and largest of the operands about zero between which no integer is missing."""
+    operands = set(spec.operand_table.tolist())
+    low = high = 0
+    while low - 1 in operands:
+        low -= 1
+    while high + 1 in operands:
+        high += 1
+    return low, high
 
 
 def exact_sums(layer: Layer, activations: Integers, weights: Integers, bias_q: Any) -> Integers:
@@ -171,12 +208,13 @@ def tie_totals(
     doubled = rng.permutation(values[1:] + values[:-1])
     # As if the results went on at both ends; the neighbours there are where saturation begins.
     ends = [2 * values[end] + step * (values[end] - values[inner]) for end, inner, step in ENDS]
-    # Twice the middle, in units of the sums, is doubled * 2**shift.
-    shift = result.operand_exp - setting.exponent - 1
-    reach = limit >> shift if shift > 0 else limit << -shift
+    # The middle, in units of the sums, is doubled * 2**shift / mult.
+    shift = _unit_exp(result) - setting.exponent - 1
+    largest = limit * setting.mult
+    reach = -(-largest >> shift) if shift > 0 else largest << -shift
     doubled = np.concatenate([doubled[np.abs(doubled) < reach][:count], ends])
     doubled = doubled[np.abs(doubled) < reach]
-    ties = doubled << shift if shift > 0 else doubled >> -shift
+    ties = (doubled << shift if shift > 0 else doubled >> -shift) // max(setting.mult, 1)
     return _within(limit, np.concatenate([ties, ties - 1, ties + 1]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from sim.drivers import apply, check
 from sim.layout import pack, unpack
 from sim.parameters import load
-from sim.system import edge_totals, tie_totals, wide_totals
+from sim.system import edge_totals, encoded, tie_totals, wide_totals
 
 PARAMETERS = load()
 
@@ -21,7 +21,7 @@ async def compare(dut, draw):
         for port, value in setting.ports.items():
             getattr(dut, port).value = pack(ports[port], [value])[0]
         totals = draw(setting)
-        expected = setting.result.requantise(totals, setting.exponent)
+        expected = encoded(setting, totals)
         words = await apply(dut.total, pack(ports["total"], totals), dut.code)
 
         def describe(index, setting=setting, totals=totals):

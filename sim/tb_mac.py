@@ -3,12 +3,13 @@
 import cocotb
 import numpy as np
 
-from golden.dot import accumulator_exp
+from golden.dot import accumulator_unit
 from golden.mac import ROLES
 from sim.drivers import Device, check
 from sim.parameters import load
 from sim.system import (
     Layer,
+    consecutive,
     draw_biases,
     draw_codes,
     exact_sums,
@@ -112,15 +113,16 @@ async def every_pair(dut):
         pairs = draw_pairs(rng)
         sums = products(layer, *pairs)
 
-        # A result holds 2**bits units.  One at each end stays free, to tell a product that is off
-        # the range from one at its limit.
-        unit = layer.result.operand_exp - accumulator_exp(layer.weights, layer.activations)
-        window = ((1 << MAC.bits) - 2) << unit
+        # A result counts units from `low` to `high`.  One at each end stays free, to tell a product
+        # that is off the range from one at its limit.
+        low, high = consecutive(layer.result)
+        unit = int(layer.result.operand_unit / accumulator_unit(layer.weights, layer.activations))
+        window = (high - low - 1) * unit
         stretches = sums // window
         order = np.argsort(stretches, kind="stable")
         ends = np.flatnonzero(np.diff(stretches[order])) + 1
         for part in np.split(order, ends):
-            middle = int(stretches[part[0]]) * window + window // 2
+            middle = int(stretches[part[0]]) * window - (low + 1) * unit
             await run_pairs(device, layer, pairs[:, part], sums[part], middle)
 
 
@@ -148,11 +150,12 @@ async def longest_sums(dut):
     """
     device = await start(dut)
     length = MAC.length - 1
-    activation, lowest = (1 << MAC.code_bits(role) - 1 for role in ROLES)
     if not length:
         return
     layer = next(iter(SYSTEM.pair_layers().values()))
-    for weight in (lowest, lowest - 1):
+    operands = layer.weights.operand_table
+    activation = int(np.argmax(np.abs(layer.activations.operand_table)))
+    for weight in (int(np.argmin(operands)), int(np.argmax(operands))):
         pairs = [(np.full(length, activation), np.full(length, weight))]
         total = int(exact_sums(layer, pairs[0][0][None], pairs[0][1][:, None], [0])[0, 0])
         limit = largest_bias(MAC, layer, length)

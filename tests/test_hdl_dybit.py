@@ -56,7 +56,7 @@ def decode(spec, role, signed):
     codes = range(1 << spec.code_bits(role))
     inputs = {"code": codes}
     if role == "activation":
-        inputs["signed"] = [int(signed)] * len(codes)
+        inputs["has_sign"] = [int(signed)] * len(codes)
     return apply_comb(DybitDecoder(spec, role), inputs, ["operand"])["operand"]
 
 
@@ -126,7 +126,7 @@ def test_encoder(bits, signed):
             totals |= {sign * (tie + near) for tie in ties for sign in (1, -1) for near in (0, 1)}
         rows += [(t, mult, shift, unit) for t in totals if -top <= t < top]
     totals, mults, shifts, units = zip(*rows, strict=True)
-    inputs = {"total": totals, "mult": mults, "shift": shifts, "signed": [signed] * len(rows)}
+    inputs = {"total": totals, "mult": mults, "shift": shifts, "has_sign": [signed] * len(rows)}
     got = apply_comb(DybitEncoder(spec), inputs, ["code"])["code"]
     expected = [rounded(t * unit, bits, signed) for t, unit in zip(totals, units, strict=True)]
     assert got == expected
@@ -149,7 +149,7 @@ def test_settings_make_the_golden_codes(bits, activations_signed, result_signed)
     rng = np.random.default_rng(2)
     sums = rng.integers(-limit, limit, 300) >> rng.integers(0, spec.sum_width, 300)
     inputs = {"total": sums << shift} | {
-        name: [settings[f"result_{name}"]] * len(sums) for name in ("mult", "shift", "signed")
+        name: [settings[f"result_{name}"]] * len(sums) for name in ("mult", "shift", "has_sign")
     }
     got = apply_comb(DybitEncoder(spec), inputs, ["code"])["code"]
     np.testing.assert_array_equal(got, encode_sums(weights, activations, result, sums))
@@ -157,7 +157,7 @@ def test_settings_make_the_golden_codes(bits, activations_signed, result_signed)
     assert settings["result_mult"] / 2 ** settings["result_shift"] == pytest.approx(
         real / 2**shift / (2 - result_signed), rel=2**-16
     )
-    assert settings["activation_signed"] == activations_signed
+    assert settings["activation_has_sign"] == activations_signed
 
 
 def test_settings_refused():

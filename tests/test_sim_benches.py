@@ -31,6 +31,7 @@ ARRAY_TESTS = {
 }
 TESTS = {
     "decoder": {"every_code"},
+    "activation_decoder": {"every_code"},
     "encoder": {"ties", "limits", "random_sums"},
     "mac": MAC_TESTS,
     "array": ARRAY_TESTS,
@@ -64,6 +65,16 @@ ICARUS = [
     ("tapered-array", "tapered5", {"rows": 3, "cols": 2, "decoders": "pe", "zero_gating": True}),
     ("tapered-array", RUNS, {"rows": 16, "cols": 16}),
     ("fixed-array", "fixed6", {"rows": 1, "cols": 1, "length": 300}),
+    ("dybit-decoder", "dybit8", {}),
+    ("dybit-decoder", "dybit4", {}),
+    ("dybit-activation_decoder", "dybit8", {}),
+    ("dybit-activation_decoder", "dybit4", {}),
+    ("dybit-encoder", "dybit4", {}),
+    ("dybit-mac", "dybit8", {}),
+    ("dybit-mac", "dybit8:weight_bits=4", {"length": 9}),
+    ("dybit-mac", "dybit2", {"length": 1}),
+    ("dybit-array", "dybit4:weight_bits=2", {"rows": 2, "cols": 3}),
+    ("dybit-array", "dybit8", {"rows": 3, "cols": 2, "decoders": "pe", "zero_gating": True}),
 ]
 
 

@@ -6,16 +6,19 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from golden.dybit import DybitSpec
 from golden.fixed import FixedSpec
 from golden.tapered import TaperedSpec
-from sim import fixed, system, tapered
-from sim.system import Layer
+from sim import dybit, fixed, system, tapered
+from sim.system import EncoderSetting, Layer
 
 SYSTEMS = {
     "fixed4": fixed.make_system({"bits": 4, "length": 64}),
     "fixed8": fixed.make_system({"bits": 8}),
     "tapered5": tapered.make_system({"bits": 5, "max_run": 5}),
     "tapered8": tapered.make_system({"bits": 8, "max_run": 8}),
+    "dybit4": dybit.make_system({"bits": 4, "weight_bits": 3, "length": 8}),
+    "dybit8": dybit.make_system({"bits": 8}),
     "tapered8 runs 4 to 7": tapered.make_system({"bits": 8, "min_run": 4, "max_run": 7}),
 }
 each_system = pytest.mark.parametrize("number_system", SYSTEMS.values(), ids=SYSTEMS)
@@ -32,7 +35,8 @@ def test_layers_can_be_set(number_system):
     layers = [number_system.random_layer(rng) for _ in range(300)]
     settings = [number_system.mac.settings(*layer) for layer in layers]
     for port in settings[0]:
-        assert len({row[port] for row in settings}) >= min(4, number_system.mac.bits - 1)
+        count = 2 if port.endswith("_has_sign") else min(4, number_system.mac.bits - 1)
+        assert len({row[port] for row in settings}) >= count
 
 
 @each_system
@@ -41,11 +45,12 @@ def test_every_product_shows(number_system):
     mac = number_system.mac
     for layer in number_system.pair_layers().values():
         assert number_system.mac.settings(*layer)
-        results = sorted(values_of(layer.result))
-        steps = {high - low for low, high in itertools.pairwise(results)}
-        assert len(steps) == 1
+        results = set(values_of(layer.result))
+        low, high = system.consecutive(layer.result)
+        step = Fraction(layer.result.operand_unit)
+        assert {step * count for count in range(low, high + 1)} <= results
+        assert high - low >= 1 << mac.bits - 1
         weights, activations = (set(values_of(spec)) for spec in layer[:2])
-        step = steps.pop()
         assert all((w * a / step).denominator == 1 for w in weights for a in activations)
         assert mac.settings(*layer)
 
@@ -61,7 +66,7 @@ def test_codes_are_drawn_from_all():
     assert counts[[0, 1, 7, 8, 9, 15]].min() > counts[[2, 3, 4, 5, 6, 10, 11, 12, 13, 14]].max()
 
 
-@pytest.mark.parametrize("name", ["fixed4", "tapered5"])
+@pytest.mark.parametrize("name", ["fixed4", "tapered5", "dybit4"])
 def test_ties(name):
     """Ties lie half-way between neighbouring values, and those next to them do not."""
     number_system = SYSTEMS[name]
@@ -69,7 +74,9 @@ def test_ties(name):
     limit = 1 << mac.sum_width - 1
     found = 0
     for setting in number_system.encoder_settings():
-        unit = Fraction(2) ** setting.exponent
+        unit = Fraction(2) ** setting.exponent * setting.mult
+        if unit == 0:
+            continue
         values = sorted(set(values_of(setting.result)))
         middles = {(a + b) / 2 / unit for a, b in itertools.pairwise(values)}
         wanted = {
@@ -175,3 +182,56 @@ def test_encoder_settings():
     fixed_rows = list(SYSTEMS["fixed4"].encoder_settings())
     assert [row.ports["shift"] for row in fixed_rows] == list(range(16))
     assert [row.exponent for row in fixed_rows] == [-shift for shift in range(16)]
+
+
+def test_consecutive_results():
+    """Integers about zero of which each has a code."""
+    assert system.consecutive(FixedSpec(bits=8)) == (-128, 127)
+    assert system.consecutive(FixedSpec(bits=3, signed=False)) == (0, 7)
+    assert system.consecutive(DybitSpec(bits=4)) == (-4, 4)
+    assert system.consecutive(DybitSpec(bits=4, signed=False)) == (0, 8)
+
+
+def test_scaled_results():
+    """By hand: the product of a sum and the multiplier is rounded, ties away from zero."""
+    plain, dybit4 = FixedSpec(bits=4, frac_bits=1), DybitSpec(bits=4, scale=4.0)
+    sums = np.array([-7, -1, 0, 1, 3, 5, 100])
+    setting = EncoderSetting({}, plain, -2, 3)  # times 3/2, in units of 1/2
+    assert system.encoded(setting, sums).tolist() == [8, 14, 0, 2, 4, 7, 7]
+    setting = EncoderSetting({}, dybit4, -1, 3)  # times 3/2, in units of 1
+    assert system.encoded(setting, sums).tolist() == [14, 10, 0, 2, 4, 6, 7]
+    setting = EncoderSetting({}, dybit4, 1)
+    assert system.encoded(setting, sums).tolist() == [15, 10, 0, 2, 5, 6, 7]
+    with pytest.raises(ValueError, match=r"operand_unit must be a power of two, not 0\.75"):
+        system.encoded(EncoderSetting({}, DybitSpec(bits=4, scale=3.0), 0), sums)
+
+
+def test_dybit_operands():
+    """Codes of activations without a sign, with one, and of weights, as in the specification."""
+    weights, unsigned, signed = SYSTEMS["dybit4"].decoder_settings()
+    assert weights == ({}, weights.operands)
+    assert weights.operands.tolist() == [0, 1, 2, 4, 0, -1, -2, -4]
+    assert unsigned.ports == {"has_sign": 0}
+    assert unsigned.operands.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64]
+    assert signed.ports == {"has_sign": 1}
+    assert signed.operands.tolist()[:9] == [0, 2, 4, 6, 8, 12, 16, 32, 0]
+    assert signed.operands.tolist()[9:] == [-2, -4, -6, -8, -12, -16, -32]
+    fields = {
+        "significand": np.array([5, 5, 0]),
+        "shift": np.array([2, 0, 1]),
+        "negative": np.array([0, 1, 0]),
+    }
+    assert SYSTEMS["dybit4"].operand_values(fields).tolist() == [20, -5, 0]
+
+
+def test_dybit_encoder_settings():
+    """A unit of a result without a sign is half of one with a sign."""
+    rows = list(SYSTEMS["dybit4"].encoder_settings())
+    assert len({tuple(row.ports.values()) for row in rows}) == len(rows) == 64 * 6 * 2
+    meaning = {tuple(row.ports.values()): row for row in rows}
+    signed = meaning[5, 3, 1]
+    assert signed.ports == {"shift": 5, "mult": 3, "has_sign": 1}
+    assert (signed.exponent, signed.mult) == (-5, 3)
+    assert meaning[5, 3, 0].exponent == -4
+    assert meaning[0, 0, 1].result == DybitSpec(bits=4, scale=4.0)
+    assert meaning[0, 0, 0].result == DybitSpec(bits=4, scale=8.0, signed=False)
