@@ -509,6 +509,7 @@ class TileProduct:
         words = None if noise is None else self.spec.checked_noise(noise, shape)
         result = np.empty((len(codes), self.outputs), np.float32)
         scratch = np.empty(CONVERSIONS, np.float32)
+        # With a bias of ordinary size no sum is subnormal, and none is too large.
         plain_bias = bias is None or not np.any(np.abs(np.frexp(bias)[1]) > MAX_SCALE_EXP)
         for panel, rows in self._parts(len(codes)):
             # Apart from the result, whose rows are far apart in memory.
@@ -527,8 +528,7 @@ class TileProduct:
                 for partial in block:
                     np.add(total, partial, out=total)
             if bias is not None:
-                near_one = plain_bias and panel.units is not None and units is not None
-                total = (np.add if near_one else add_saturated)(total, bias[panel.outputs])
+                total = (np.add if plain_bias else add_saturated)(total, bias[panel.outputs])
             result[rows, panel.outputs] = total
         return result
 
@@ -578,9 +578,9 @@ class TileProduct:
         tiled = vectors.reshape(groups, rows, step, width).transpose(2, 0, 1, 3)
         for start in range(0, tiles, step):
             part = slice(start, min(start + step, tiles))
+            # What is left of earlier tiles meets weights of zero.
             cut = codes[:, part.start * width : part.stop * width]
             vectors[:count, : cut.shape[1]] = cut
-            vectors[:count, cut.shape[1] :] = 0
             block = memory[: part.stop - part.start]
             np.matmul(tiled[: len(block)], panel.matrix[part, None], out=block)
             yield part, block.reshape(len(block), -1, outputs)[:, :count]

@@ -22,9 +22,6 @@ MAX_BITS = 0x7F7F
 #: Bits of a bfloat16 below those of its binary32.
 DROPPED = 16
 
-#: Cuts a float32 in two at bit 16.
-SPLITTER = np.float32((1 << DROPPED) + 1)
-
 
 def rounded(x: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Nearest bfloat16 numbers.
@@ -86,15 +83,16 @@ def from_bits(bits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """
     words = as_integers("bits", bits, 0, 0xFFFF).astype(np.uint32)
     words <<= DROPPED
-    words[words & 0x7F800000 == 0] = 0
+    np.multiply(words, words & 0x7F800000 > 0, out=words)
     return words.view(np.float32)
 
 
 def round_in_range(x: npt.NDArray[np.float32], scratch: npt.NDArray[np.float32]) -> None:
     """Round to the nearest bfloat16 in place, fast, where nothing can overflow or underflow.
 
-    This is Veltkamp's splitting.  That it gives ties to the even neighbour is not part of the
-    theorem, but holds for every significand of a float32 cut at bit 16 (checked one by one).
+    x - 2**16 * x has its last digit where that of a bfloat16 is, so that subtracting rounds, once
+    and to even, and adding 2**16 * x again is exact.  Just above a power of two the digit is one
+    place lower, but there the nearest bfloat16 is that power.
 
     Parameters
     ----------
@@ -103,7 +101,7 @@ def round_in_range(x: npt.NDArray[np.float32], scratch: npt.NDArray[np.float32])
     scratch : ndarray of float32
         Of the shape of ``x``; overwritten.
     """
-    np.multiply(x, SPLITTER, out=scratch)
+    np.multiply(x, np.float32(1 << DROPPED), out=scratch)
     np.subtract(x, scratch, out=x)
     np.add(x, scratch, out=x)
 

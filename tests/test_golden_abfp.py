@@ -508,6 +508,10 @@ def test_memory(tile):
     check(lambda: spec.matmul(w_codes, spec, a_codes), coded)
     one = AbfpCodes(codes=a_codes.codes[:1], scales=a_codes.scales[:1])
     check(lambda: spec.matmul(w_codes, spec, one), [*coded[:2], one.codes, one.scales])
+    long = spec.encode(rng.normal(size=(301, 20_000)).astype(np.float32))
+    one = AbfpCodes(codes=long.codes[:1], scales=long.scales[:1])
+    arrays = [array for codes in (long, one) for array in (codes.codes, codes.scales)]
+    check(lambda: spec.matmul(long, spec, one), arrays)
 
 
 def test_storage():

@@ -224,9 +224,10 @@ def test_gain_of_all_groups():
     """One gain for a layer: the conversions of its groups count together."""
     rng = np.random.default_rng(7)
     node = conv("c", "x", rng.normal(size=(4, 1, 3, 3)), groups=4)
-    x = rng.normal(size=(30, 5, 5, 4)).astype(np.float32)
-    # One group whose inputs look like its kernel.
-    columns = [rows.copy() for rows in node.columns(x)]
+    # One group whose inputs look like its kernel, and three whose dot products are small.
+    columns = [np.zeros((750, 9), np.float32) for _ in range(4)]
+    for rows in columns:
+        rows[np.arange(750), rng.integers(0, 9, 750)] = rng.normal(size=750)
     columns[2][:] = node.matrices()[2][:, 0]
     system = AbfpFormat(tile=16).system()
     spec = system.format.spec()
@@ -243,6 +244,8 @@ def test_gain_of_all_groups():
     assert shares[gain] <= 0.001 < shares[2 * gain]
     alone = saturated_shares(spec.tile_spec(spec), weights[2:3], inputs[2:3])
     assert alone[2 * gain] == 1
+    others = [system.prepare(node, Bfloat16Codec(), [columns[index]] * 4) for index in (0, 1, 3)]
+    assert all(layer.weight_spec.gain > gain for layer in others)
     with pytest.raises(ValueError, match="zip"):
         saturated_shares(spec.tile_spec(spec), weights, [])
 
