@@ -331,6 +331,7 @@ CONVOLUTIONS = [
     (2, 6, 6, 9, 2, (1, 1), (2, 2), (0, 0, 0, 0)),
     (1, 9, 8, 8, 2, (5, 5), (3, 2), (2, 2, 2, 2)),
     (5, 1, 1, 30, 6, (1, 1), (1, 1), (0, 0, 0, 0)),
+    (2, 6, 7, 8, 3, (3, 3), (1, 2), (1, 0, 1, 1)),
     (1, 4, 5, 4, 1, (3, 2), (4, 4), (0, 0, 0, 0)),
     (2, 3, 3, 8, 2, (3, 3), (1, 1), (0, 0, 0, 0)),
     (0, 3, 3, 8, 2, (3, 3), (1, 1), (0, 0, 0, 0)),
@@ -387,7 +388,7 @@ def test_convolve_wide_accumulators():
 
 def test_columns_are_read_like_images():
     spec = WeightPoolSpec(pool=float_pool(9, 8))
-    for case in CONVOLUTIONS[:8]:
+    for case in CONVOLUTIONS[:9]:
         codes, indices, strides, pads = convolution_sample(case, spec, 8, False, seed=5)
         start = np.arange(case[4])
         operation = PoolProduct(spec.table, plane_weights(8, False), indices, start, strides)
