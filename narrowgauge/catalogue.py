@@ -33,9 +33,13 @@ class Options:
     zero_gating: bool = False
 
 
+def _no_datapath(form: Any, length: int) -> Datapath:
+    raise ValueError(f"format must be of a number system with an array, not {form}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A number system with hardware.
+    """A number system, and the hardware that there is for it.
 
     Attributes
     ----------
@@ -46,13 +50,13 @@ class System:
     units : tuple of str
         Keys of ``UNITS`` that it has.
     datapath : callable
-        Makes the arithmetic for a format and a length of dot products.
+        Makes the arithmetic for a format and a length of dot products; ValueError without units.
     """
 
     title: str
     presets: tuple[str, ...]
-    units: tuple[str, ...]
-    datapath: Callable[[Any, int], Datapath]
+    units: tuple[str, ...] = ()
+    datapath: Callable[[Any, int], Datapath] = _no_datapath
 
 
 #: One line per number system, by stem.
@@ -74,6 +78,18 @@ SYSTEMS: dict[str, System] = {
         presets=("dybit8", "dybit4", "dybit8:weight_bits=4", "dybit4:weight_bits=2"),
         units=("decoder", "activation_decoder", "encoder", "mac", "array"),
         datapath=lambda form, length: DybitDatapath(DybitMacSpec.for_format(form, length)),
+    ),
+    "elp_bsd": System(
+        title="encoded binary signed digits, CoNLoCNN-style, reconstructed",
+        presets=("elp_bsd4:set=E4-2", "elp_bsd4", "elp_bsd6:set=E6-2", "elp_bsd3:set=E3-1"),
+    ),
+    "abfp": System(
+        title="adaptive block floating point with gain",
+        presets=("abfp8", "abfp8:tile=32", "abfp6", "abfp8:exp_only=yes"),
+    ),
+    "weight_pool": System(
+        title="bit-serial weight pools",
+        presets=("weight_pool64", "weight_pool32", "weight_pool64:layout=nibble"),
     ),
 }
 

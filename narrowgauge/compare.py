@@ -50,6 +50,8 @@ DEFAULT_FORMATS = (
     "tapered6",
     "fixed5",
     "tapered5",
+    "dybit8",
+    "dybit4",
 )
 
 #: Images whose operands are streamed through the hardware.
@@ -122,8 +124,9 @@ def compare(
     parsed = [parse(text) for text in formats]
     names = [str(form) for form in parsed]
     for form in parsed:
-        if form.stem not in SYSTEMS:
-            raise ValueError(f"formats must have an array ({', '.join(SYSTEMS)}), not {form}")
+        if "array" not in SYSTEMS[form.stem].units:
+            known = ", ".join(stem for stem, system in SYSTEMS.items() if "array" in system.units)
+            raise ValueError(f"formats must have an array ({known}), not {form}")
     if not names:
         raise ValueError("formats must name at least one format, not none")
     for name in names:
@@ -258,8 +261,8 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     return {
         "design": f"{form.stem}-array",
         "spec": name,
-        "weight_bits": mac.bits,
-        "activation_bits": mac.bits,
+        "weight_bits": mac.code_bits("weight"),
+        "activation_bits": mac.code_bits("activation"),
         "accumulator_bits": mac.accumulator_width,
         "length": mac.length,
         "macs_per_cycle": array.spec.rows * array.spec.cols,
@@ -352,7 +355,7 @@ def _layers(
         if isinstance(parts[0].output_codec, ElementCodec):
             result_spec = parts[0].output_codec.spec
         else:  # the logits leave the array like any other result
-            logits = operands.accumulators * 2.0**operands.accumulator_exp
+            logits = operands.accumulators * operands.accumulator_unit
             result_spec = form.fit(logits, "activations", settings.method)
         batch = cut_tiles(array.spec, parts, result_spec, settings.seed)
         run = array.run(batch)

@@ -22,7 +22,7 @@ import click
 import numpy as np
 import pytest
 
-from golden.formats import parse
+from golden.formats import FORMATS, parse
 from narrowgauge import catalogue, errors
 from narrowgauge.cli import main, split_formats
 from tests.comparison_sample import comparison
@@ -166,7 +166,7 @@ def test_formats_json(capsys):
     assert main(["formats", "--json"]) == 0
     listing = json.loads(capsys.readouterr().out)
     assert set(listing) == {"formats", "designs"}
-    assert [entry["stem"] for entry in listing["formats"]] == ["fixed", "tapered"]
+    assert [entry["stem"] for entry in listing["formats"]] == list(FORMATS)
     for entry in listing["formats"]:
         assert set(entry) == {"stem", "title", "example", "parameters"}
         assert parse(entry["example"]).stem == entry["stem"]
