@@ -206,6 +206,15 @@ def test_balance_by_hand():
     assert (with_zero.order == -1).all()
 
 
+def test_balance_worked_example():
+    """The group that docs/elp_bsd.md compensates by hand."""
+    levels = np.array(DIGIT_SETS["E4-2"].levels)
+    units = to_units(np.array([[1.4], [1.4], [2.4], [-3.0]]), 1.0)
+    state = balance(units, levels.tolist())
+    assert levels[state.indices[:, 0]].tolist() == [2, 1, 2, -3]
+    assert state.errors[:, 0] / UNIT == pytest.approx([0.6, -0.4, -0.4, 0], abs=1e-3)
+
+
 def test_balance_nearly_equal_ratios():
     """Ratios that differ by 2 parts in 10**10, the larger one first."""
     levels = DIGIT_SETS["E4-1"].levels
