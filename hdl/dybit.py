@@ -22,6 +22,7 @@ __all__ = [
     "DybitEncoder",
     "DybitProduct",
     "decode_magnitude",
+    "encode_unrounded",
     "operand_shape",
 ]
 
@@ -199,6 +200,66 @@ class DybitProduct(wiring.Component):
         return m
 
 
+def encode_unrounded(
+    m: Module, total: Signal, mult: Signal, shift: Signal, bits: int
+) -> tuple[Signal, Signal]:
+    """Whether a scaled sum is negative, and its magnitude's code and guard bit (section 2).
+
+    Parameters
+    ----------
+    m : Module
+        Gets the logic.
+    total, mult, shift : Signal
+        The sum is ``total * mult / 2**(shift - 1)`` last places of an unsigned code.
+    bits : int
+        Bits of an unsigned code.  Any shorter code is the upper part of this one, and the next bit
+        is its guard: a code with a zero appended means twice the number (chosen).
+
+    Returns
+    -------
+    negative, number : Signal
+        The unrounded code from bit 1 on, above the guard bit.
+    """
+    negative = Signal()
+    magnitude = Signal(len(total))
+    product = Signal(len(total) + MULT_WIDTH)
+    m.d.comb += [
+        negative.eq(total[-1]),
+        magnitude.eq((total ^ negative.replicate(len(total))) + negative),
+        product.eq(magnitude * mult),
+    ]
+
+    # Bits 1 and up are the number in last places of an unsigned code, bit 0 is its guard.
+    # Large steps of the shift come first: what no later step can bring down into the code need
+    # not be shifted any more, only be known of.  What falls off below has no say.
+    value: Value = Cat(Const(0, 2), product)
+    too_large: Value = Const(0, 1)
+    for step in reversed(range(SHIFT_WIDTH)):
+        distance = 1 << step
+        shifted = Signal(len(value), name=f"shifted_by_{distance}")
+        m.d.comb += shifted.eq(Mux(shift[step], value >> distance, value))
+        width = 2 * bits + distance - 1
+        value = shifted
+        if width < len(value):
+            over = Signal(name=f"too_large_{distance}")
+            m.d.comb += over.eq(too_large | value[width:].any())
+            value, too_large = value[:width], over
+
+    # The code follows from the place of the leading one: so many ones, a terminator, and the
+    # bits after the leading one; the next bit is the guard.
+    integer = value[1:]
+    number = Signal(bits + 1)
+    m.d.comb += number.eq(value[:bits])
+    for ones in range(1, bits):
+        leading = bits - 2 + ones
+        rest = integer[2 * ones - 2 : leading]
+        with m.If(integer[leading]):
+            m.d.comb += number.eq(Cat(rest, Const(0, 1), Const(-1, ones)))
+    with m.If(integer[2 * bits - 2 :].any() | too_large):
+        m.d.comb += number.eq(Cat(Const(0, 1), Const(-1, bits)))
+    return negative, number
+
+
 class DybitEncoder(wiring.Component):
     """Combinational rounding of a sum to a code: multiply, find the leading one, round half up.
 
@@ -254,55 +315,13 @@ class DybitEncoder(wiring.Component):
         spec = self.spec
         bits = spec.bits
 
-        negative = Signal()
-        magnitude = Signal(spec.sum_width)
-        product = Signal(spec.sum_width + MULT_WIDTH)
-        m.d.comb += [
-            negative.eq(self.total[-1]),
-            magnitude.eq((self.total ^ negative.replicate(spec.sum_width)) + negative),
-            product.eq(magnitude * self.mult),
-        ]
+        negative, number = encode_unrounded(m, self.total, self.mult, self.shift, bits)
+        guard, unrounded = number[0], number[1:]
 
-        # Bits 1 and up are the number in last places of an unsigned code, bit 0 is its guard.
-        # Large steps of the shift come first: what no later step can bring down into the code need
-        # not be shifted any more, only be known of.  What falls off below has no say.
-        value: Value = Cat(Const(0, 2), product)
-        too_large: Value = Const(0, 1)
-        for step in reversed(range(SHIFT_WIDTH)):
-            distance = 1 << step
-            shifted = Signal(len(value), name=f"shifted_by_{distance}")
-            m.d.comb += shifted.eq(Mux(self.shift[step], value >> distance, value))
-            width = 2 * bits + distance - 1
-            value = shifted
-            if width < len(value):
-                over = Signal(name=f"too_large_{distance}")
-                m.d.comb += over.eq(too_large | value[width:].any())
-                value, too_large = value[:width], over
-
-        # The code follows from the place of the leading one: so many ones, a terminator, and the
-        # bits after the leading one; the next bit is the guard.
-        number = value[1:]
-        unrounded = Signal(bits)
-        guard = Signal()
-        m.d.comb += [unrounded.eq(number[: bits - 1]), guard.eq(value[0])]
-        for ones in range(1, bits):
-            leading = bits - 2 + ones
-            rest = number[2 * ones - 1 : leading]
-            with m.If(number[leading]):
-                m.d.comb += [
-                    unrounded.eq(Cat(rest, Const(0, 1), Const(-1, ones))),
-                    guard.eq(number[2 * ones - 2]),
-                ]
-        with m.If(number[2 * bits - 2 :].any() | too_large):
-            m.d.comb += [unrounded.eq(-1), guard.eq(0)]
-
-        # A signed code has one bit less: the last bit of the unsigned one is its guard.
+        # A signed code has one bit less: the last bit of the unsigned one is its guard.  Codes are
+        # monotone, so that a carry walks into the next region.
         rounded = Signal(bits + 1)
-        m.d.comb += rounded.eq(
-            Mux(
-                self.has_sign, unrounded[1:] + unrounded[0], unrounded + guard
-            )  # codes are monotone
-        )
+        m.d.comb += rounded.eq(Mux(self.has_sign, unrounded[1:] + unrounded[0], unrounded + guard))
         with m.If(self.has_sign):
             limited = Signal(bits - 1)
             m.d.comb += [

@@ -97,6 +97,20 @@ def test_accuracy_is_that_of_the_golden_model(result, network, small):
     assert row["sqnr_db"] == evaluation.sqnr_db
 
 
+def test_scaled_formats(network, small):
+    """Weights of other widths than activations; units that are no powers of two."""
+    (row,) = compare(network, small, ["dybit4:weight_bits=3"], SETTINGS, jobs=1)["rows"]
+    assert (row["weight_bits"], row["activation_bits"]) == (3, 4)
+    assert row["nets_annotated"] == 1.0
+    specs = {layer["weight_spec"].partition(":")[0] for layer in row["layers"]}
+    assert specs == {"dybit3"}
+    # Images have no sign, and neither have results after a ReLU.
+    assert all(layer["activation_spec"].endswith(",signed=no") for layer in row["layers"])
+    system = parse("dybit4:weight_bits=3").system()
+    evaluation = quantise(network, system, small.calibration).evaluate(small.images, small.labels)
+    assert row["accuracy"] == 100 * evaluation.accuracy
+
+
 def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch):
     monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path))  # nothing is known before
     seen = []
