@@ -36,6 +36,13 @@ class MacSpec(ABC):
     #: Bits by which a bias is finer than a product.
     bias_fraction_bits: ClassVar[int] = 0
 
+    #: Operands of which no bit is set for the value zero, as a code and decoded.  An activation
+    #: always is one of them.
+    zero_operands: ClassVar[tuple[Operand, ...]] = ROLES
+
+    #: Operands that an array always decodes in its processing elements.
+    decoded_in_elements: ClassVar[tuple[Operand, ...]] = ()
+
     def __post_init__(self) -> None:
         check_int("length", self.length, 1, 1 << 20)
 
@@ -107,7 +114,8 @@ class ArraySpec:
     rows, cols : int
         Size of the array, 1 to 256 each.
     decoders : str
-        ``"edge"``: one decoder per row and per column, decoded operands travel through the array.
+        ``"edge"``: one decoder per row and per column, decoded operands travel through the array,
+        but for those that are better decoded where they are used (MacSpec.decoded_in_elements).
         ``"pe"``: codes travel, and every processing element decodes both of its operands.
     zero_gating : bool
         Whether a processing element holds its multiplier and accumulator still for a product
@@ -129,6 +137,10 @@ class ArraySpec:
             raise ValueError(f"decoders must be 'edge' or 'pe', not {self.decoders!r}")
         if not isinstance(self.zero_gating, bool):
             raise TypeError(f"zero_gating must be a bool, not {self.zero_gating!r}")
+
+    def decodes_in_element(self, role: Operand) -> bool:
+        """Whether codes of an operand travel, and every processing element decodes them."""
+        return self.decoders == "pe" or role in self.mac.decoded_in_elements
 
 
 def check_format(name: str, spec: object, kind: type[ElementSpec], bits: int) -> None:

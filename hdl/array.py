@@ -6,6 +6,8 @@ accumulators leave through one :class:`Drain` per column, and :class:`Control` t
 Rows and arrays are wiring only, so that the cost of an array is that of its units.
 """
 
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from amaranth.hdl import Module, Mux, ResetSignal, ShapeLike, Signal, Value, signed, unsigned
@@ -22,18 +24,17 @@ __all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "Systoli
 
 def travelling_shape(datapath: Datapath, spec: ArraySpec, role: Operand) -> ShapeLike:
     """Shape of what travels from one processing element to the next: operands or codes."""
-    if spec.decoders == "pe":
+    if spec.decodes_in_element(role):
         return unsigned(spec.mac.code_bits(role))
     return datapath.operand(role)
 
 
 def element_config(datapath: Datapath, spec: ArraySpec) -> dict[str, ShapeLike]:
     """Ports of a processing element for the settings of the decoders in it."""
-    if spec.decoders == "edge":
-        return {}
     return {
         f"{role}_{name}": shape
         for role in ROLES
+        if spec.decodes_in_element(role)
         for name, shape in datapath.decoder_config(role).items()
     }
 
@@ -122,8 +123,9 @@ class ProcessingElement(wiring.Component):
             }
             nonzero = Signal()
             accumulate = Signal(name="accumulate")
+            telling = [role for role in ROLES if role in self.spec.mac.zero_operands]
             m.d.comb += nonzero.eq(
-                Value.cast(factors["activation"]).any() & Value.cast(factors["weight"]).any()
+                reduce(and_, (Value.cast(factors[role]).any() for role in telling))
             )
             m.d.sync += accumulate.eq(nonzero)
             with m.If(nonzero):
@@ -132,7 +134,7 @@ class ProcessingElement(wiring.Component):
 
         for role in ROLES:
             factor = factors[role]
-            if self.spec.decoders == "pe":
+            if self.spec.decodes_in_element(role):
                 factor = place_decoder(
                     m, platform, self, self.datapath, role, f"{role}_decoder", factor
                 )
@@ -232,7 +234,8 @@ class ArrayRow(wiring.Component):
 class Skew(wiring.Component):
     """Delays lane n of a vector by n + 1 cycles; a pause becomes a vector of zeros.
 
-    The product of zero codes changes nothing, so nothing has to be told of a pause.
+    An activation code without a bit is zero and so is its product, whatever the weight, so nothing
+    has to be told of a pause.
 
     Parameters
     ----------
@@ -583,6 +586,6 @@ class SystolicArray(wiring.Component):
 
     def _edge(self, m, platform, role, lane, code):
         """Decode ``code`` here if the array's decoders are on its edges."""
-        if self.spec.decoders == "pe":
+        if self.spec.decodes_in_element(role):
             return code
         return place_decoder(m, platform, self, self.datapath, role, f"{role}_decoder_{lane}", code)

@@ -23,7 +23,7 @@ class Datapath(Protocol):
         """Widths, a :class:`~golden.mac.MacSpec`."""
 
     def operand(self, role: Operand) -> Any:
-        """Shape of a decoded operand.  All bits zero must mean the value zero."""
+        """Shape of a decoded operand; see MacSpec.zero_operands."""
 
     def decoder_config(self, role: Operand) -> dict[str, Any]:
         """Run-time settings by the name of the port that the decoder has for them."""

@@ -181,12 +181,15 @@ class MappedArray:
         }
         lanes = {"activation": spec.rows, "weight": spec.cols}
         decoders = {role: datapath.decoder(role) for role in ROLES}
-        self._decodes = any(decoder is not None for decoder in decoders.values())
+        self._decodes_in_element = any(
+            decoder is not None and spec.decodes_in_element(role)
+            for role, decoder in decoders.items()
+        )
         for role, decoder in decoders.items():
             if decoder is None:
                 continue
             mark_used(decoder)
-            if spec.decoders == "edge":
+            if not spec.decodes_in_element(role):
                 parts[f"{role}_decoder"] = (decoder, lanes[role])
 
         for part, _ in parts.values():
@@ -226,11 +229,13 @@ class MappedArray:
                 "activation": ["activation", "activation_out"],
                 "weight": ["weight", "weight_out"],
             }
-            decoding = self.spec.decoders == "pe" and self._decodes
             return tuple(
                 str(kind)
                 for kind in classify(
-                    netlist, operands=operands, accumulators=["accumulator"], decoders=decoding
+                    netlist,
+                    operands=operands,
+                    accumulators=["accumulator"],
+                    decoders=self._decodes_in_element,
                 )
             )
         logic = {
@@ -466,8 +471,8 @@ class _Run:
             "accumulator_in": above.reshape(len(above), -1),
             "drain": np.tile(shift, (1, self.rows * self.cols)),
         }
-        if self.array.spec.decoders == "pe":
-            for role in ROLES:
+        for role in ROLES:
+            if self.array.spec.decodes_in_element(role):
                 for name in self.array.datapath.decoder_config(role):
                     port = f"{role}_{name}"
                     inputs[port] = self._constant(self.settings[port], self.rows * self.cols)
