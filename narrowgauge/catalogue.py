@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from golden.dybit_mac import DybitMacSpec
+from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.array import SystolicArray
 from hdl.datapath import Datapath
 from hdl.dybit import DybitDatapath
+from hdl.elp_bsd import ElpBsdDatapath
 from hdl.fixed import FixedDatapath
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
@@ -82,6 +84,8 @@ SYSTEMS: dict[str, System] = {
     "elp_bsd": System(
         title="encoded binary signed digits, CoNLoCNN-style, reconstructed",
         presets=("elp_bsd4:set=E4-2", "elp_bsd4", "elp_bsd6:set=E6-2", "elp_bsd3:set=E3-1"),
+        units=("activation_decoder", "encoder", "mac", "array"),
+        datapath=lambda form, length: ElpBsdDatapath(ElpBsdMacSpec.for_format(form, length)),
     ),
     "abfp": System(
         title="adaptive block floating point with gain",

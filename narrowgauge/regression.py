@@ -244,12 +244,14 @@ def _layer_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
     embedded = digits()
     if embedded.data.calibration is None:
         raise ValueError("calibration of the embedded network must be there, not None")
-    network = quantise(read(embedded.model_path), parse(spec).system(), embedded.data.calibration)
+    form = parse(spec)
+    network = quantise(read(embedded.model_path), form.system(), embedded.data.calibration)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for stream in network.streams(embedded.data.images[:IMAGES]):
-        if stream.output_codes is None:  # the logits are not rounded
-            continue
         operands = stream.operands
+        # The logits are not rounded; a layer with weights of another number system runs elsewhere.
+        if stream.output_codes is None or operands.weight_spec.stem != form.stem:
+            continue
         # From all over the layer: neighbouring pixels and channels are much alike.
         rows = np.linspace(0, len(operands.activation_codes) - 1, LAYER_ROWS).astype(int)
         cols = np.linspace(0, len(operands.bias_q) - 1, LAYER_COLS).astype(int)

@@ -75,6 +75,16 @@ ICARUS = [
     ("dybit-mac", "dybit2", {"length": 1}),
     ("dybit-array", "dybit4:weight_bits=2", {"rows": 2, "cols": 3}),
     ("dybit-array", "dybit8", {"rows": 3, "cols": 2, "decoders": "pe", "zero_gating": True}),
+    ("elp_bsd-activation_decoder", "elp_bsd4", {}),
+    ("elp_bsd-encoder", "elp_bsd4", {}),
+    ("elp_bsd-mac", "elp_bsd4:set=E4-2", {}),
+    ("elp_bsd-mac", "elp_bsd4", {"length": 9}),
+    ("elp_bsd-mac", "elp_bsd3:set=E3-1", {}),
+    ("elp_bsd-mac", "elp_bsd6:set=E6-2", {}),
+    ("elp_bsd-array", "elp_bsd4:set=E4-2", {"rows": 2, "cols": 3}),
+    ("elp_bsd-array", "elp_bsd4", {"rows": 3, "cols": 2, "zero_gating": True}),
+    ("elp_bsd-array", "elp_bsd6:set=E6-2", {"rows": 2, "cols": 2, "decoders": "pe"}),
+    ("elp_bsd-array", "elp_bsd3:set=E3-1", {"rows": 1, "cols": 3, "zero_gating": True}),
 ]
 
 

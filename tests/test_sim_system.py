@@ -9,7 +9,7 @@ import pytest
 from golden.dybit import DybitSpec
 from golden.fixed import FixedSpec
 from golden.tapered import TaperedSpec
-from sim import dybit, fixed, system, tapered
+from sim import dybit, elp_bsd, fixed, system, tapered
 from sim.system import EncoderSetting, Layer
 
 SYSTEMS = {
@@ -19,6 +19,8 @@ SYSTEMS = {
     "tapered8": tapered.make_system({"bits": 8, "max_run": 8}),
     "dybit4": dybit.make_system({"bits": 4, "weight_bits": 3, "length": 8}),
     "dybit8": dybit.make_system({"bits": 8}),
+    "elp_bsd4": elp_bsd.make_system({"bits": 8, "sets": ["E4-1", "E4-2"]}),
+    "elp_bsd6": elp_bsd.make_system({"bits": 6, "sets": ["E6-2"], "length": 64}),
     "tapered8 runs 4 to 7": tapered.make_system({"bits": 8, "min_run": 4, "max_run": 7}),
 }
 each_system = pytest.mark.parametrize("number_system", SYSTEMS.values(), ids=SYSTEMS)
@@ -35,7 +37,8 @@ def test_layers_can_be_set(number_system):
     layers = [number_system.random_layer(rng) for _ in range(300)]
     settings = [number_system.mac.settings(*layer) for layer in layers]
     for port in settings[0]:
-        count = 2 if port.endswith("_has_sign") else min(4, number_system.mac.bits - 1)
+        flag = port.endswith(("_has_sign", "_set"))
+        count = 2 if flag else min(4, number_system.mac.bits - 1)
         assert len({row[port] for row in settings}) >= count
 
 
@@ -235,3 +238,28 @@ def test_dybit_encoder_settings():
     assert meaning[5, 3, 0].exponent == -4
     assert meaning[0, 0, 1].result == DybitSpec(bits=4, scale=4.0)
     assert meaning[0, 0, 0].result == DybitSpec(bits=4, scale=8.0, signed=False)
+
+
+def test_elp_bsd_settings():
+    """Every set has products of its own; activations are decoded to integers."""
+    elp_bsd4 = SYSTEMS["elp_bsd4"]
+    assert [
+        (str(layer.weights.set), layer.activations.signed)
+        for layer in elp_bsd4.pair_layers().values()
+    ] == [
+        ("E4-1", False),
+        ("E4-1", True),
+        ("E4-2", False),
+        ("E4-2", True),
+    ]
+    unsigned, signed = elp_bsd4.decoder_settings()
+    assert (unsigned.ports, signed.ports) == ({"has_sign": 0}, {"has_sign": 1})
+    assert unsigned.operands.tolist() == list(range(256))
+    assert signed.operands.tolist() == [*range(128), *range(-128, 0)]
+    assert elp_bsd4.operand_values(np.array([-7, 3])).tolist() == [-7, 3]
+    rows = list(elp_bsd4.encoder_settings())
+    assert len({tuple(row.ports.values()) for row in rows}) == len(rows) == 64 * 6 * 2
+    meaning = {tuple(row.ports.values()): row for row in rows}
+    assert meaning[5, 3, 0].result == FixedSpec(bits=8, frac_bits=0, signed=False)
+    assert (meaning[5, 3, 1].exponent, meaning[5, 3, 1].mult) == (-5, 3)
+    assert elp_bsd4.mac.sets == ("E4-1", "E4-2")
