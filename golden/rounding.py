@@ -230,8 +230,7 @@ class UnitTable(ValueTable):
         # Any number inside stands for all of them: there is no midpoint between.
         inside = (tops << np.uint64(self.dropped)) + np.uint64(1 << self.dropped - 1)
         numbers = inside.view(np.float64)
-        tiny = np.abs(numbers) < np.finfo(np.float64).tiny
-        numbers[np.isnan(numbers) | tiny] = 0
+        numbers[np.abs(numbers) < np.finfo(np.float64).tiny] = 0
         # Those that begin with infinity have only numbers above them that are none.
         infinite = (tops << np.uint64(self.dropped)).view(np.float64)
         numbers[np.isinf(infinite)] = infinite[np.isinf(infinite)]

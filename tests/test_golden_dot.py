@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from golden.dot import accumulator_exp, dot, matmul, quantise_bias
+from golden.dot import (
+    accumulator_bits,
+    accumulator_exp,
+    dot,
+    encode_sums,
+    matmul,
+    quantise_bias,
+)
+from golden.dybit import DybitSpec
 from golden.fixed import FixedSpec
 from golden.tapered import TaperedSpec
 from tests.golden_oracle import fixed_values, tapered_values
@@ -196,3 +204,25 @@ def test_bad_values():
     # 127 * 127 is all that one product can add here.
     largest = (1 << 63) - 1 - 128 * 127
     assert dot(FIXED, FIXED, [127], [127], largest) == largest + 127 * 127
+
+
+def test_one_rounding_for_any_formats():
+    sums = np.array([-70, -5, 0, 3, 41, 5000])
+    fixed = FixedSpec(bits=4, frac_bits=3)
+    scaled = DybitSpec(bits=4, scale=0.3)
+    for relu in (False, True):
+        np.testing.assert_array_equal(
+            encode_sums(fixed, fixed, fixed, sums, relu=relu), fixed.requantise(sums, -6, relu=relu)
+        )
+        for formats in ((scaled, fixed, fixed), (fixed, scaled, fixed), (fixed, fixed, scaled)):
+            unit = formats[0].operand_unit * formats[1].operand_unit
+            np.testing.assert_array_equal(
+                encode_sums(*formats, sums, relu=relu), formats[2].rescale(sums, unit, relu=relu)
+            )
+
+
+def test_accumulators_of_two_formats():
+    assert accumulator_bits(FixedSpec(bits=8), FixedSpec(bits=4), 1) == 12
+    assert accumulator_bits(FixedSpec(bits=8), FixedSpec(bits=8, signed=False), 3) == 18
+    with pytest.raises(ValueError, match="length must be at least 1, not 0"):
+        accumulator_bits(FixedSpec(bits=8), FixedSpec(bits=4), 0)

@@ -140,6 +140,7 @@ def test_decode_and_back(bits, signed, scale):
         codes[1 << bits - 1] = 0  # -0 is read as 0 and never made
     np.testing.assert_array_equal(back, codes)
     assert not np.signbit(spec.decode(np.array([1 << bits - 1]))[0]) or not signed
+    assert spec.operand_bits == int(spec.operand_table.max()).bit_length() + 1
     if signed:
         half = 1 << bits - 1
         np.testing.assert_array_equal(
@@ -190,6 +191,35 @@ def test_signalling_nan():
     spec = DybitSpec(bits=4)
     bits = np.array([0x7F800001, 0xFF800001], np.uint32)
     np.testing.assert_array_equal(spec.encode(bits.view(np.float32)), [0, 0])
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_numbers_that_nearly_are_midpoints(bits):
+    """A binary32 number can differ from midpoint * scale by 2**-31 of its size, and no less."""
+    unit = DybitSpec(bits=bits)
+    values = np.unique(unit.operand_table[unit.operand_table > 0]).tolist()
+    for low, high in pairwise(values):
+        middle = low + high  # twice the midpoint
+        middle //= middle & -middle
+        lost = middle.bit_length() - (middle < 2)
+        if lost < 3:
+            continue
+        for off in (-1, 1):
+            # middle * mantissa is off by one from a multiple of 2**lost, which has 24 bits.
+            mantissa = off * pow(middle, -1, 1 << lost) % (1 << lost) + (1 << 23)
+            product = middle * mantissa
+            number = product - off
+            if number >> lost >= 1 << 24:
+                continue
+            spec = DybitSpec(bits=bits, scale=math.ldexp(mantissa, -23))
+            x = float(Fraction(number) * Fraction(low + high, middle) / 2 * Fraction(1, 1 << 23))
+            x = x * unit.operand_unit
+            assert float(np.float32(x)) == x
+            code = nearest(Fraction(x), bits, True, spec.scale)
+            assert spec.encode(np.float32(x)) == spec.encode(np.float64(x)) == code
+            assert spec.decode(code) == pytest.approx(
+                (low if off > 0 else high) * unit.operand_unit * spec.scale
+            )
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)

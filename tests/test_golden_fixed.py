@@ -8,6 +8,7 @@ import pytest
 from golden.fixed import FixedFormat, FixedSpec, quantise_all, single_splits
 from golden.fixed_mac import FixedMacSpec
 from golden.formats import parse
+from golden.requantiser import Multiplier
 from tests.golden_oracle import Rounder, fixed_values
 
 EVERY_SMALL = [(bits, frac) for bits in range(2, 9) for frac in (-64, -3, 0, bits - 1, 20, 64)]
@@ -188,6 +189,7 @@ def test_unsigned_codes(bits):
     spec = FixedSpec(bits=bits, frac_bits=3, signed=False)
     codes = np.arange(1 << bits)
     np.testing.assert_array_equal(spec.decode(codes), codes / 8)
+    assert spec.operand_bits == bits + 1
     # Half-way goes to the even code; negative numbers are out of range.
     halves = np.arange(-2, 2 << bits) / 16
     expected = [min(max(round(Fraction(n, 2)), 0), (1 << bits) - 1) for n in range(-2, 2 << bits)]
@@ -219,3 +221,16 @@ def test_fixed_hardware_is_signed():
         mac.settings(signed, signed, signed)
     with pytest.raises(ValueError, match="signed must be yes for multiply-accumulate hardware"):
         FixedMacSpec.for_format(FixedFormat(bits=8, signed=False), 4)
+
+
+def test_rescaled_by_any_factor():
+    accumulators = np.array([-1000, -3, -1, 0, 1, 3, 5, 40, 1000])
+    for signed in (True, False):
+        spec = FixedSpec(bits=6, frac_bits=2, signed=signed)
+        low, high = (-32, 31) if signed else (0, 63)
+        multiplier = Multiplier.of(0.3 / 0.25)
+        factor = Fraction(multiplier.mult, 1 << multiplier.shift)
+        expected = [min(max(round(int(a) * factor), low), high) % 64 for a in accumulators]
+        np.testing.assert_array_equal(spec.rescale(accumulators, 0.3), expected)
+        rectified = np.where(accumulators < 0, 0, expected)
+        np.testing.assert_array_equal(spec.rescale(accumulators, 0.3, relu=True), rectified)

@@ -12,6 +12,8 @@ import pytest
 
 from golden import element_layers, inference, network
 from golden.dot import matmul
+from golden.dybit import DybitSpec
+from golden.element import DyadicSpec
 from golden.element_layers import ElementCodec, ElementLayer
 from golden.fixed import FixedSpec
 from golden.formats import parse
@@ -414,6 +416,31 @@ def test_sums_of_tensors_are_exact(frac_bits, dtype):
             assert Fraction(float(total)) == Fraction(left) + Fraction(right)
 
 
+def test_sums_of_scaled_tensors_are_rounded_to_double_precision():
+    specs = [DybitSpec(bits=4, scale=0.3), FixedSpec(bits=4)]
+    system = parse("dybit4").system()
+    assert system.sum_dtype([ElementCodec(spec) for spec in specs]) == np.float64
+
+
+def test_operands_know_their_exponent_if_there_is_one():
+    spec, fixed = DybitSpec(bits=4, scale=0.3), FixedSpec(bits=4)
+    for weights, message in ((spec, "must be a power of two, not"), (fixed, None)):
+        layer = ElementLayer(weights, fixed, np.zeros((1, 2, 1), int), np.zeros((1, 1), np.int64))
+        operands = layer.operands(0, np.zeros((3, 2), np.float32))
+        if message is None:
+            assert operands.accumulator_exp == -6
+            continue
+        with pytest.raises(ValueError, match=f"accumulator_unit {message}"):
+            _ = operands.accumulator_exp
+
+
+def test_results_are_stored_by_an_element_codec():
+    fixed = FixedSpec(bits=4)
+    layer = ElementLayer(fixed, fixed, np.zeros((1, 2, 1), int), np.zeros((1, 1), np.int64))
+    with pytest.raises(TypeError, match="codec must be an ElementCodec, not"):
+        layer.store(np.zeros((1, 1), np.float32), Halves())
+
+
 def test_averages_are_rounded_to_double_precision_only():
     x = np.array([1, 0, 0], np.float32).reshape(1, 3, 1, 1)
     whole = GlobalAveragePool(name="g", inputs=("x",))
@@ -673,7 +700,7 @@ def test_calibration_inputs_are_limited_and_spread(monkeypatch):
     assert system.seen["conv"] == (6, 6, 5, 4)  # tensors are fitted on all values
 
 
-@pytest.mark.parametrize("text", ["tapered8", "fixed6"])
+@pytest.mark.parametrize("text", ["tapered8", "fixed6", "dybit8", "dybit3", "elp_bsd4"])
 def test_streams_are_what_the_hardware_reads_and_writes(text):
     net = small_network()
     images = floats(4, 2, 6, 5, seed=2)
@@ -694,12 +721,17 @@ def test_streams_are_what_the_hardware_reads_and_writes(text):
         np.testing.assert_array_equal(o.accumulators, a @ w + o.bias_q.astype(object))
         if s.output_codec is None:
             assert s.name == "logits"
-            logits = np.ldexp(o.accumulators.astype(np.float64), o.accumulator_exp)
-            np.testing.assert_array_equal(quantised.run(images), logits)
+            unit = o.weight_spec.operand_unit * o.activation_spec.operand_unit
+            assert o.accumulator_unit == unit
+            np.testing.assert_array_equal(quantised.run(images), o.accumulators * unit)
             assert s.output_codes is None
+            continue
+        spec = s.output_codec.spec
+        if all(isinstance(f, DyadicSpec) for f in (o.weight_spec, o.activation_spec, spec)):
+            codes = spec.requantise(o.accumulators, o.accumulator_exp, relu=s.relu)
         else:
-            codes = s.output_codec.spec.requantise(o.accumulators, o.accumulator_exp, relu=s.relu)
-            np.testing.assert_array_equal(codes, s.output_codes)
+            codes = spec.rescale(o.accumulators, o.accumulator_unit, relu=s.relu)
+        np.testing.assert_array_equal(codes, s.output_codes)
     assert [s.relu for s in streams] == [True] + 9 * [False]
     first = streams[0].operands.activation_codes.reshape(4, 6, 5, 18)
     assert np.all(first[:, 0, :, :6] == 0)  # the border above is the code of zero

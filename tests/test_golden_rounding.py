@@ -1,10 +1,12 @@
 """Which way of rounding serves which format; what they compute is tested with the formats."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from golden.fixed import FixedSpec
-from golden.rounding import IntegerRounder, ValueTable, gather
+from golden.rounding import IntegerRounder, ScaledTable, UnitTable, ValueTable, gather
 from golden.tapered import TaperedSpec
 
 
@@ -69,3 +71,24 @@ def test_gather():
     entries = gather(table, codes.T)
     assert entries.dtype == np.int16
     assert entries.tolist() == [[30, 20, 10], [10, 20, 30]]
+
+
+@pytest.mark.parametrize("ties", ["away", "zero"])
+@pytest.mark.parametrize("fraction_bits", [None, 4])
+@pytest.mark.parametrize("scale", [1.0, float(np.float32(0.3))])
+def test_search_and_look_up_of_scaled_formats_agree(ties, fraction_bits, scale):
+    operands = np.array([0.0, 1, 2, 6, 9, -1, -2, -6, -9, -14, 2, 5, 7, 20, -3, 11])
+    table = ScaledTable(UnitTable(operands, 4, ties, fraction_bits), scale)
+    middles = np.ldexp(np.arange(-640, 641), -5) * scale
+    x = np.concatenate([middles, np.random.default_rng(1).normal(0, 9, 500)]).astype(np.float32)
+    x = np.concatenate([x, np.nextafter(x, np.float32(-99)), np.nextafter(x, np.float32(99))])
+    codes = table.encode(x)
+    np.testing.assert_array_equal(codes, table.search(x))
+    np.testing.assert_array_equal(codes, table.encode(x.astype(np.float64)))
+    for number, code in zip(x.tolist(), codes.tolist(), strict=True):
+        exact = Fraction(number) / Fraction(scale)
+        if fraction_bits is not None:
+            exact = Fraction(round(exact * 2**fraction_bits), 2**fraction_bits)
+        sign = 1 if ties == "zero" else -1
+        best = min(operands, key=lambda v: (abs(Fraction(v) - exact), sign * abs(v), v))
+        assert operands[code] == best
