@@ -147,6 +147,10 @@ class EngineSpec:
         """Cycles per group of activations when groups follow each other (spec, section 6)."""
         return max(act_bits, self.rows(outputs))
 
+    def latency(self, act_bits: int) -> int:
+        """Cycles from a pixel's last group to its first code, if nothing is before them."""
+        return act_bits + 6
+
     def table_bits_per_mac(self, act_bits: int, outputs: int) -> float:
         """Bits of the table that are read for each product that a layer needs."""
         return act_bits * self.banks * self.entries * self.lut_bits / (outputs * self.group)
@@ -188,6 +192,17 @@ class EngineSpec:
         half = table_rows(self.group, "nibble") // 2
         # Row 0 of the other half adds nothing.
         return [table[:half], table[::half]]
+
+    def images(self, pool: WeightPoolSpec) -> list[list[int]]:
+        """Rows of each bank as words of a memory, the first pool vector in the low bits."""
+        mask = (1 << self.lut_bits) - 1
+        return [
+            [
+                sum((entry & mask) << self.lut_bits * n for n, entry in enumerate(row))
+                for row in bank.tolist()
+            ]
+            for bank in self.stored(pool)
+        ]
 
     def settings(
         self, pool: WeightPoolSpec, activations: FixedSpec, result: FixedSpec, outputs: int

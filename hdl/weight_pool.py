@@ -25,7 +25,14 @@ from hdl.weight_pool_units import (
     check_engine,
 )
 
-__all__ = ["WeightPoolEngine"]
+__all__ = ["WeightPoolDatapath", "WeightPoolEngine"]
+
+
+class WeightPoolDatapath:
+    """Sizes of an engine, for those who ask other number systems for their arithmetic."""
+
+    def __init__(self, spec: EngineSpec):
+        self.spec = check_engine(spec)
 
 
 class WeightPoolEngine(wiring.Component):
@@ -34,8 +41,8 @@ class WeightPoolEngine(wiring.Component):
     Each plane of a group reads one row of the table, and every pool vector's result is shifted and
     added to; the finished results are gathered, ``lanes`` output channels per cycle, while those
     of the next group are made.  A group takes ``spec.cycles(act_bits, outputs)`` cycles; the first
-    code is offered :meth:`latency` cycles after the last group of its pixel was accepted, if both
-    were waited for.
+    code is offered ``spec.latency(act_bits)`` cycles after the last group of its pixel was
+    accepted, if nothing was before that.
 
     The table and the accumulators are memories, each a module of its own.
 
@@ -105,7 +112,7 @@ class WeightPoolEngine(wiring.Component):
 
     def __init__(self, spec: EngineSpec, pool: WeightPoolSpec | None = None):
         self.spec = check_engine(spec)
-        self.images = None if pool is None else spec.stored(pool)
+        self.images = None if pool is None else spec.images(pool)
         self.module_name = f"weight_pool_engine_{spec.label}_p{spec.lanes}"
         group = data.StructLayout(
             {"codes": data.ArrayLayout(unsigned(spec.max_act_bits), spec.group), "last": 1}
@@ -136,9 +143,10 @@ class WeightPoolEngine(wiring.Component):
         }
         super().__init__(members)
 
-    def latency(self, act_bits: int) -> int:
-        """Cycles from a pixel's last group to its first code."""
-        return act_bits + 6
+    @property
+    def latency(self) -> int:
+        """Cycles from a pixel's last group of the widest activations to its first code."""
+        return self.spec.latency(self.spec.max_act_bits)
 
     @property
     def throughput(self) -> str:

@@ -1,9 +1,8 @@
 """Units of the bit-serial look-up engine; :mod:`hdl.weight_pool` puts them together."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -137,8 +136,8 @@ class LookUpTable(wiring.Component):
         Sizes and widths.
     role : str
         Part of the name: which table it is.
-    image : ndarray of int, [rows, entries], optional
-        Contents from the start; zeros if not given.
+    image : sequence of int, optional
+        Rows that are there from the start; zeros if not given.
 
     Members
     -------
@@ -157,7 +156,7 @@ class LookUpTable(wiring.Component):
     load_row: Signal
     load_entries: Any
 
-    def __init__(self, spec: EngineSpec, role: str, image: npt.NDArray[Any] | None = None):
+    def __init__(self, spec: EngineSpec, role: str, image: Sequence[int] | None = None):
         self.spec = check_engine(spec)
         self.image = image
         name = "weight_pool_table"
@@ -179,13 +178,8 @@ class LookUpTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        mask = (1 << spec.lut_bits) - 1
-        words = [
-            sum((int(entry) & mask) << spec.lut_bits * n for n, entry in enumerate(row))
-            for row in (np.zeros((0, 0)) if self.image is None else self.image)
-        ]
         rows: Any = Memory(
-            shape=spec.entries * spec.lut_bits, depth=1 << spec.address_bits, init=words
+            shape=spec.entries * spec.lut_bits, depth=1 << spec.address_bits, init=self.image or []
         )
         m.submodules.rows = rows
         read, write = rows.read_port(), rows.write_port()

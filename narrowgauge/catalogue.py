@@ -13,6 +13,7 @@ from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
+from golden.weight_pool_engine import EngineSpec
 from hdl.array import SystolicArray
 from hdl.datapath import Datapath
 from hdl.dybit import DybitDatapath
@@ -20,6 +21,7 @@ from hdl.elp_bsd import ElpBsdDatapath
 from hdl.fixed import FixedDatapath
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
+from hdl.weight_pool import WeightPoolDatapath, WeightPoolEngine
 
 __all__ = ["DESIGNS", "SYSTEMS", "Design", "Options", "System", "find"]
 
@@ -52,13 +54,14 @@ class System:
     units : tuple of str
         Keys of ``UNITS`` that it has.
     datapath : callable
-        Makes the arithmetic for a format and a length of dot products; ValueError without units.
+        Makes the arithmetic for a format and a length of dot products, or what has the sizes of a
+        unit of its own; ValueError without units.
     """
 
     title: str
     presets: tuple[str, ...]
     units: tuple[str, ...] = ()
-    datapath: Callable[[Any, int], Datapath] = _no_datapath
+    datapath: Callable[[Any, int], Any] = _no_datapath
 
 
 #: One line per number system, by stem.
@@ -94,6 +97,8 @@ SYSTEMS: dict[str, System] = {
     "weight_pool": System(
         title="bit-serial weight pools",
         presets=("weight_pool64", "weight_pool32", "weight_pool64:layout=nibble"),
+        units=("engine",),
+        datapath=lambda form, length: WeightPoolDatapath(EngineSpec.for_format(form, length)),
     ),
 }
 
@@ -141,7 +146,7 @@ def _array(datapath: Datapath, options: Options) -> SystolicArray:
 
 
 #: What a number system can be offered as: description, bench and builder by unit.
-UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
+UNITS: dict[str, tuple[str, str, Callable[[Any, Options], Any]]] = {
     "decoder": (
         "combinational decoder of one code",
         "sim.tb_decoder",
@@ -166,6 +171,11 @@ UNITS: dict[str, tuple[str, str, Callable[[Datapath, Options], Any]]] = {
         "output-stationary systolic array with bias, ReLU and encoders",
         "sim.tb_array",
         _array,
+    ),
+    "engine": (
+        "bit-serial look-up engine: a table row per plane, lanes that gather by index",
+        "sim.tb_weight_pool",
+        lambda datapath, options: WeightPoolEngine(datapath.spec),
     ),
 }
 

@@ -20,8 +20,10 @@ from amaranth.lib.wiring import In
 from golden.formats import parse
 from golden.inference import quantise
 from golden.spec import check_int
+from golden.weight_pool import WeightPoolFormat
+from golden.weight_pool_system import PoolOperands
 from narrowgauge.catalogue import DESIGNS, SYSTEMS, Design, Options, find
-from narrowgauge.networks import digits
+from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import read
 from narrowgauge.workers import worker_pool
 from sim.runner import BenchJob, Simulator, find_simulator, workspace
@@ -195,6 +197,9 @@ def bench_job(
             "cols": component.spec.cols,
             "tiles": [[length, component.cycles(length)] for length in TILE_LENGTHS],
         }
+    elif design.unit == "engine":
+        attributes = {"latency": [mac.latency(bits) for bits in range(1, mac.max_act_bits + 1)]}
+    make_arrays = {"array": _layer_arrays, "engine": _pool_arrays}.get(design.unit)
     verilog = to_verilog(component)
     return BenchJob(
         verilog=verilog.text,
@@ -207,7 +212,7 @@ def bench_job(
             "attributes": attributes,
             "thorough": thorough,
         },
-        arrays=_layer_arrays(case.spec) if design.unit == "array" else {},
+        arrays={} if make_arrays is None else make_arrays(case.spec),
         seed=seed,
         tests=tuple(tests),
     )
@@ -262,6 +267,38 @@ def _layer_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
             f"{stream.name}/results": stream.output_codes[np.ix_(rows, cols)],
             f"{stream.name}/relu": np.array(stream.relu),
             f"{stream.name}/weights_format": np.array(str(operands.weight_spec)),
+            f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
+            f"{stream.name}/result_format": np.array(str(stream.output_codec)),
+        }
+    return arrays
+
+
+@functools.cache
+def _pool_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
+    """Operands and stored results of the pooled layers of the embedded network as retrained."""
+    embedded = digits()
+    form = parse(spec)
+    assert isinstance(form, WeightPoolFormat)
+    retrained = retrained_digits(read(embedded.model_path), form)
+    if retrained is None or embedded.data.calibration is None:
+        return {}
+    network = quantise(*retrained, embedded.data.calibration)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for stream in network.streams(embedded.data.images[:1]):
+        operands = stream.operands
+        if not isinstance(operands, PoolOperands) or stream.output_codes is None:
+            continue
+        rows = np.linspace(0, len(operands.activation_codes) - 1, LAYER_ROWS).astype(int)
+        arrays |= {
+            "pool": operands.spec.pool,
+            "lut_range_exp": np.array(operands.spec.lut_range_exp),
+            "exact": np.array(operands.spec.exact),
+            f"{stream.name}/activations": operands.activation_codes[rows],
+            f"{stream.name}/channels": np.array(operands.channels),
+            f"{stream.name}/indices": operands.indices,
+            f"{stream.name}/bias_q": operands.bias_q,
+            f"{stream.name}/results": stream.output_codes[rows],
+            f"{stream.name}/relu": np.array(stream.relu),
             f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
             f"{stream.name}/result_format": np.array(str(stream.output_codec)),
         }

@@ -29,12 +29,21 @@ ARRAY_TESTS = {
     "reset_in_the_middle",
     "cycle_count",
 }
+ENGINE_TESTS = {
+    *(f"layers/gaps={index}" for index in range(5)),
+    "every_row_and_index",
+    "network_layers",
+    "offers_before_ready",
+    "reset_in_the_middle",
+    "cycle_count",
+}
 TESTS = {
     "decoder": {"every_code"},
     "activation_decoder": {"every_code"},
     "encoder": {"ties", "limits", "random_sums"},
     "mac": MAC_TESTS,
     "array": ARRAY_TESTS,
+    "engine": ENGINE_TESTS,
 }
 
 RUNS = "tapered8:runs=4-7"
@@ -85,6 +94,8 @@ ICARUS = [
     ("elp_bsd-array", "elp_bsd4", {"rows": 3, "cols": 2, "zero_gating": True}),
     ("elp_bsd-array", "elp_bsd6:set=E6-2", {"rows": 2, "cols": 2, "decoders": "pe"}),
     ("elp_bsd-array", "elp_bsd3:set=E3-1", {"rows": 1, "cols": 3, "zero_gating": True}),
+    ("weight_pool-engine", "weight_pool32:layout=nibble", {}),
+    ("weight_pool-engine", "weight_pool32:act_bits=4", {"length": 300}),
 ]
 
 
