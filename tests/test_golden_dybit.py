@@ -206,7 +206,7 @@ def test_numbers_that_nearly_are_midpoints(bits):
             continue
         for off in (-1, 1):
             # middle * mantissa is off by one from a multiple of 2**lost, which has 24 bits.
-            mantissa = off * pow(middle, -1, 1 << lost) % (1 << lost) + (1 << 23)
+            mantissa = off * pow(middle, -1, 1 << lost) % (1 << lost) + (1 << 24) - (1 << lost)
             product = middle * mantissa
             number = product - off
             if number >> lost >= 1 << 24:

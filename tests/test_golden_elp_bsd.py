@@ -912,3 +912,13 @@ def test_code_table_adds_up(digits):
     ):
         assert sum(int(term) for term in terms.split()) == integer == 2 * value
         assert len(terms.split()) == (1 if terms == "0" else digits.digits)
+
+
+@each_set
+def test_integers_go_to_the_nearest_level(digits):
+    spec = ElpBsdSpec(set=digits, scale=0.5)
+    halves = np.arange(-2 * digits.largest - 3, 2 * digits.largest + 4)
+    for half, code in zip(halves.tolist(), spec.encode_integers(halves, 1).tolist(), strict=True):
+        # Ties go to the smaller magnitude, and between equal ones to the negative level.
+        best = min(digits.levels, key=lambda level: (abs(2 * level - half), abs(level), level))
+        assert digits.code_values[code] == best
