@@ -1,5 +1,6 @@
 """Widths of multiply-accumulate hardware for signed digits."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,6 +13,9 @@ from golden.requantiser import Multiplier
 from golden.spec import check_int
 
 __all__ = ["ElpBsdMacSpec"]
+
+#: Largest shift of an encoder: more leaves nothing of any sum.
+MAX_SHIFT = 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class ElpBsdMacSpec(MacSpec):
     sets : tuple of str
         Digit sets of weights, as :meth:`golden.elp_bsd.DigitSet.parse` reads them; all of the same
         number of bits.
+    multiplier : bool
+        Whether results are scaled by any real number, or by powers of two alone.
     """
 
     stem = "elp_bsd"
@@ -42,12 +48,14 @@ class ElpBsdMacSpec(MacSpec):
     zero_operands: ClassVar[tuple[Operand, ...]] = ("activation",)
 
     sets: tuple[str, ...] = ("E4-2",)
+    multiplier: bool = True
 
     @classmethod
     def for_format(cls, form: ElpBsdFormat, length: int) -> "ElpBsdMacSpec":
         """Hardware for every spec that ``form`` can be fitted to."""
         bits = 8 if form.act_bits is None else form.act_bits
-        return cls(bits=bits, length=length, sets=tuple(map(str, form.sets)))
+        sets = tuple(map(str, form.sets))
+        return cls(bits=bits, length=length, sets=sets, multiplier=not form.scale_pow2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +69,8 @@ class ElpBsdMacSpec(MacSpec):
                 raise ValueError(f"sets must have the same bits, not {', '.join(self.sets)}")
         if len(set(self.digit_sets)) != len(self.sets):
             raise ValueError(f"sets must be different, not {', '.join(self.sets)}")
+        if not isinstance(self.multiplier, bool):
+            raise TypeError(f"multiplier must be a bool, not {self.multiplier!r}")
 
     @cached_property
     def digit_sets(self) -> tuple[DigitSet, ...]:
@@ -86,7 +96,7 @@ class ElpBsdMacSpec(MacSpec):
     def label(self) -> str:
         """Parameters of the units, as they appear in module names."""
         names = [text.lower().replace("-", "_").replace("/", "_") for text in self.sets]
-        return "_".join([f"b{self.bits}", *names])
+        return "_".join([f"b{self.bits}", *names]) + "_shift" * (not self.multiplier)
 
     def settings(
         self, weights: ElpBsdSpec, activations: FixedSpec, result: FixedSpec
@@ -97,18 +107,37 @@ class ElpBsdMacSpec(MacSpec):
         check_format("result", result, FixedSpec, self.bits)
         if weights.set not in self.digit_sets:
             raise ValueError(f"weights.set must be {' or '.join(self.sets)}, not {weights.set}")
-        unit = accumulator_unit(weights, activations) / result.operand_unit
-        try:
-            multiplier = Multiplier.of(unit)
-        except ValueError:
-            raise ValueError(
-                f"scales of weights and activations must be below 65535.5 units of the result, "
-                f"not {unit} for each unit of the sum"
-            ) from None
         chosen = {"weight_set": self.digit_sets.index(weights.set)} if self.set_width else {}
-        return chosen | {
-            "activation_has_sign": int(activations.signed),
-            "result_has_sign": int(result.signed),
-            "result_mult": multiplier.mult,
-            "result_shift": multiplier.shift,
-        }
+        unit = accumulator_unit(weights, activations) / result.operand_unit
+        return (
+            chosen
+            | {
+                "activation_has_sign": int(activations.signed),
+                "result_has_sign": int(result.signed),
+            }
+            | (_scaling(unit) if self.multiplier else _shift(unit))
+        )
+
+
+def _scaling(unit: float) -> dict[str, int]:
+    """Set an encoder for sums whose unit is ``unit`` units of the result."""
+    try:
+        multiplier = Multiplier.of(unit)
+    except ValueError:
+        raise ValueError(
+            f"scales of weights and activations must be below 65535.5 units of the result, "
+            f"not {unit} for each unit of the sum"
+        ) from None
+    return {"result_mult": multiplier.mult, "result_shift": multiplier.shift}
+
+
+def _shift(unit: float) -> dict[str, int]:
+    """Set an encoder without a multiplier in the same way."""
+    fraction, exp = math.frexp(unit)
+    shift = 1 - exp
+    if fraction != 0.5 or not 0 <= shift <= MAX_SHIFT:
+        raise ValueError(
+            f"scales of weights and activations must make 2**-{MAX_SHIFT} to 1 units of the "
+            f"result, a power of two, not {unit} for each unit of the sum"
+        )
+    return {"result_shift": shift}

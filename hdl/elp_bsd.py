@@ -17,12 +17,14 @@ from amaranth.lib.wiring import In, Out
 from golden.elp_bsd import DigitSet
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.mac import Operand
+from hdl.hierarchy import place
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH, Requantiser
 
 __all__ = [
     "ElpBsdActivationDecoder",
     "ElpBsdDatapath",
     "ElpBsdProduct",
+    "ElpBsdShifter",
     "ElpBsdWeightDecoder",
     "needs_decoder",
     "weight_shape",
@@ -231,8 +233,12 @@ class ElpBsdProduct(wiring.Component):
         spec = self.spec
         addends: list[Value] = []
         carry_taken = False
+        # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
+        nonzero = Signal()
+        m.d.comb += nonzero.eq(self.activation[:-1].any())
         for digit, positions in enumerate(digit_positions(spec)):
-            negative = self.weight[f"negative_{digit}"]
+            negative = Signal(name=f"negated_{digit}")
+            m.d.comb += negative.eq(self.weight[f"negative_{digit}"] & nonzero)
             # The complement comes first, so that there are no gates for the bits that a shift
             # moves in: they are the sign.
             complement = Signal(signed(spec.bits + 1), name=f"complement_{digit}")
@@ -260,6 +266,63 @@ class ElpBsdProduct(wiring.Component):
         return m
 
 
+class ElpBsdShifter(wiring.Component):
+    """Combinational ``clamp(RNE(total / 2**shift))``: a requantiser for scales of powers of two.
+
+    Members
+    -------
+    total : In(signed(spec.sum_width))
+        Exact sum of products and bias.
+    shift : In(6)
+        Bits by which it is shifted to the right.
+    has_sign : In(1)
+        Whether the code is two's complement; if not, a negative sum gives 0.
+    code : Out(spec.bits)
+        Result.
+
+    Parameters
+    ----------
+    spec : ElpBsdMacSpec
+        Widths.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not an :class:`~golden.elp_bsd_mac.ElpBsdMacSpec`.
+    """
+
+    total: Signal
+    shift: Signal
+    has_sign: Signal
+    code: Signal
+
+    def __init__(self, spec: ElpBsdMacSpec):
+        _check_spec(spec)
+        self.spec = spec
+        self.module_name = f"elp_bsd_shifter_s{spec.sum_width}_b{spec.bits}"
+        super().__init__(
+            {
+                "total": In(signed(spec.sum_width)),
+                "shift": In(SHIFT_WIDTH),
+                "has_sign": In(1),
+                "code": Out(spec.bits),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        requantiser = Requantiser(self.spec.sum_width, self.spec.bits)
+        place(m, "requantiser", requantiser, platform)
+        m.d.comb += [
+            requantiser.total.eq(self.total),
+            requantiser.mult.eq(1),
+            requantiser.shift.eq(self.shift),
+            requantiser.has_sign.eq(self.has_sign),
+            self.code.eq(requantiser.code),
+        ]
+        return m
+
+
 def _shift(number: Value, fill: Value, positions: Sequence[int], select: Value) -> Value:
     """Shift ``number`` left by one of ``positions``; copies of ``fill`` come in at the right."""
     if len(positions) == 1:
@@ -283,11 +346,9 @@ class ElpBsdDatapath:
     def __init__(self, spec: ElpBsdMacSpec):
         _check_spec(spec)
         self.spec = spec
-        self.encoder_config: dict[str, ShapeLike] = {
-            "mult": MULT_WIDTH,
-            "shift": SHIFT_WIDTH,
-            "has_sign": 1,
-        }
+        self.encoder_config: dict[str, ShapeLike] = {"shift": SHIFT_WIDTH, "has_sign": 1}
+        if spec.multiplier:
+            self.encoder_config["mult"] = MULT_WIDTH
 
     def operand(self, role: Operand) -> ShapeLike:
         """Shape of a decoded operand."""
@@ -309,9 +370,11 @@ class ElpBsdDatapath:
         """Make the shifts and the sum of the digits."""
         return ElpBsdProduct(self.spec)
 
-    def encoder(self) -> Requantiser:
-        """Make the common requantiser."""
-        return Requantiser(self.spec.sum_width, self.spec.bits)
+    def encoder(self) -> Requantiser | ElpBsdShifter:
+        """Make the common requantiser, or its shifter alone."""
+        if self.spec.multiplier:
+            return Requantiser(self.spec.sum_width, self.spec.bits)
+        return ElpBsdShifter(self.spec)
 
 
 def _check_spec(spec: object) -> None:

@@ -12,7 +12,7 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from golden.element_layers import ElementCodec
+from golden.fixed import FixedFormat
 from golden.formats import parse
 from golden.inference import Evaluation, LayerStream, QuantisedNetwork, quantise
 from golden.mac import ArraySpec
@@ -27,7 +28,7 @@ from golden.network import Network
 from golden.spec import Format
 from narrowgauge.catalogue import SYSTEMS, Options
 from narrowgauge.onnx_reader import Data
-from narrowgauge.tiles import cut_tiles, required_length
+from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 from narrowgauge.workers import worker_pool
 from synth.array import MappedArray
 from synth.cache import Cache, content_key
@@ -252,8 +253,9 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     evaluation = quantised.evaluate(data.images, data.labels)
     streams = list(quantised.streams(data.images[:: max(1, len(data.images) // STREAM_IMAGES)]))
 
-    array = _array(form, streams, settings)
-    layers = _layers(array, form, streams, settings, network, evaluation)
+    arrays = _arrays(form, streams, settings)
+    array = arrays[form.stem]
+    layers = _layers(arrays, form, streams, settings, network, evaluation)
     macs = sum(layer["macs"] for layer in layers)
     energy = _weighted(layers, macs)
     path_name, path = array.critical_paths()[0]
@@ -308,7 +310,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         ],
         "layers": layers,
         "values": _values(quantised, network),
-        "note": "",
+        "note": _note(arrays, form, streams),
     }
 
 
@@ -318,6 +320,41 @@ def _values(quantised: QuantisedNetwork, network: Network) -> dict[str, Any]:
     spec = quantised.layers[node.name].weight_spec  # type: ignore[attr-defined]
     values = np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
     return {"layer": node.name, "spec": str(spec), "values": values.tolist()}
+
+
+def _arrays(
+    form: Format, streams: Sequence[LayerStream], settings: Settings
+) -> dict[str, MappedArray]:
+    """Map the array of a format, and one for its layers that have fixed-point weights, by stem.
+
+    The latter takes activations in two's complement: those without a sign get one bit more.
+    """
+    by_stem: dict[str, list[LayerStream]] = {form.stem: []}
+    for stream in streams:
+        by_stem.setdefault(stream.operands.weight_spec.stem, []).append(stream)
+    arrays = {form.stem: _array(form, by_stem[form.stem], settings)}
+    for stem in by_stem.keys() - arrays.keys():
+        operands = [stream.operands for stream in by_stem[stem]]
+        beside = FixedFormat(
+            bits=max(layer.activation_spec.operand_bits for layer in operands),
+            weight_bits=max(layer.weight_spec.bits for layer in operands),
+        )
+        arrays[stem] = _array(beside, by_stem[stem], settings)
+    return arrays
+
+
+def _note(arrays: Mapping[str, MappedArray], form: Format, streams: Sequence[LayerStream]) -> str:
+    """Say which layers another array runs."""
+    names = {
+        stream.name: None for stream in streams if stream.operands.weight_spec.stem != form.stem
+    }
+    areas = [array.area_um2 for stem, array in arrays.items() if stem != form.stem]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: fixed-point weights, on an array of their own, whose energy counts "
+        f"but whose area, {areas[0]:.0f} um2, does not"
+    )
 
 
 def _array(form: Format, streams: Sequence[LayerStream], settings: Settings) -> MappedArray:
@@ -339,7 +376,7 @@ def _array(form: Format, streams: Sequence[LayerStream], settings: Settings) -> 
 
 
 def _layers(
-    array: MappedArray,
+    arrays: Mapping[str, MappedArray],
     form: Format,
     streams: Sequence[LayerStream],
     settings: Settings,
@@ -351,12 +388,17 @@ def _layers(
     for name, group in groupby(streams, key=lambda stream: stream.name):
         parts = list(group)
         operands = parts[0].operands
+        array = arrays[operands.weight_spec.stem]
         result_spec: Any
         if isinstance(parts[0].output_codec, ElementCodec):
             result_spec = parts[0].output_codec.spec
         else:  # the logits leave the array like any other result
             logits = operands.accumulators * operands.accumulator_unit
             result_spec = form.fit(logits, "activations", settings.method)
+        if operands.weight_spec.stem != form.stem:
+            bits = array.spec.mac.bits
+            parts = [replace(part, operands=signed_operands(part.operands, bits)) for part in parts]
+            result_spec = signed_spec(result_spec, bits)
         batch = cut_tiles(array.spec, parts, result_spec, settings.seed)
         run = array.run(batch)
         split, annotated = unit_energy(array, run, batch.products)

@@ -1,6 +1,7 @@
 """Tiles for a systolic array, cut from the operands of a network's layers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy.typing as npt
 from golden.dot import encode_sums
 from golden.element import ElementSpec
 from golden.element_layers import ElementOperands
+from golden.fixed import FixedSpec
 from golden.inference import LayerStream
 from golden.mac import ArraySpec, MacSpec
 from synth.activity import LANES_PER_WORD
 from synth.array import TileBatch
 
-__all__ = ["cut_tiles", "required_length"]
+__all__ = ["cut_tiles", "required_length", "signed_operands", "signed_spec"]
 
 #: Tiles of one batch: they fill the words of the simulation.
 TILES = LANES_PER_WORD
@@ -90,10 +92,13 @@ def _tile(
     activations = layer.activation_codes[pixels]
     weights = layer.weight_codes[:, channels]
     sums = layer.accumulators[pixels, channels]
+    levels = activation_levels(layer)[pixels]
     shift = spec.mac.sum_shift(layer.weight_spec, layer.activation_spec)
     bias = _filled(layer.bias_q[None, channels], 1, spec.cols)[0]
-    # A column or row that only fills up still has a bias and a result; those are exact too.
+    # A column or row that only fills up still has a bias and a result; those are exact too.  Not
+    # every number system has a zero for the weights of such a column.
     full = np.tile(bias, (spec.rows, 1))
+    full[: len(sums)] += (levels.sum(axis=1) * int(layer.weight_spec.operand_table[0]))[:, None]
     full[: len(sums), : sums.shape[1]] = sums
     return {
         "activations": _filled(activations, spec.rows, layer.weight_codes.shape[0]),
@@ -104,6 +109,42 @@ def _tile(
         ),
         "products": sums.size * layer.weight_codes.shape[0],
     }
+
+
+def activation_levels(layer: ElementOperands) -> npt.NDArray[np.int64]:
+    """Integers that the activation codes of a matrix product stand for."""
+    return layer.activation_spec.operands(layer.activation_codes).astype(np.int64)
+
+
+def signed_operands(layer: ElementOperands, bits: int) -> ElementOperands:
+    """Fixed-point operands with two's-complement activations of ``bits`` bits.
+
+    Parameters
+    ----------
+    layer : ElementOperands
+        Operands whose activations are fixed point, with or without a sign.
+    bits : int
+        At least the bits of the activations with a sign.
+    """
+    codes = activation_levels(layer) & (1 << bits) - 1
+    return replace(
+        layer,
+        activation_spec=signed_spec(layer.activation_spec, bits),
+        activation_codes=codes.astype(np.uint16),
+    )
+
+
+def signed_spec(spec: ElementSpec, bits: int) -> FixedSpec:
+    """Two's complement of ``bits`` bits with the unit of a fixed-point spec.
+
+    Raises
+    ------
+    TypeError
+        If ``spec`` is not fixed point.
+    """
+    if not isinstance(spec, FixedSpec):
+        raise TypeError(f"spec must be a FixedSpec, not {spec!r}")
+    return FixedSpec(bits=bits, frac_bits=spec.frac_bits)
 
 
 def _filled(array: npt.NDArray[Any], rows: int, cols: int) -> npt.NDArray[Any]:

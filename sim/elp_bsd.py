@@ -30,10 +30,10 @@ class ElpBsdSystem:
         """Any set, signs and scales; results from far too small to far too large."""
         index = int(rng.integers(len(self.mac.sets)))
         digits = self.mac.digit_sets[index]
-        scale = float(rng.uniform(0.01, 10))
+        scale = float(rng.uniform(0.01, 10) if self.mac.multiplier else 1 << rng.integers(0, 4))
         largest = self.mac.bits + digits.largest.bit_length()
         frac_bits = int(rng.integers(-4, self.mac.bits + 1))
-        steps = int(rng.integers(-4, largest))
+        steps = int(rng.integers(-4 if self.mac.multiplier else -1, largest))
         signed, result_signed = (bool(flag) for flag in rng.integers(2, size=2))
         return self._layer(
             index, scale, frac_bits, frac_bits - steps - math.frexp(scale)[1], signed, result_signed
@@ -63,9 +63,11 @@ class ElpBsdSystem:
 
     def encoder_settings(self) -> Iterator[EncoderSetting]:
         """All shifts and signs, with some multipliers."""
-        for shift, mult, signed in itertools.product(range(1 << SHIFT_WIDTH), MULTS, (False, True)):
+        mults = MULTS if self.mac.multiplier else (1,)
+        for shift, mult, signed in itertools.product(range(1 << SHIFT_WIDTH), mults, (False, True)):
+            scaling = {"shift": shift} | ({"mult": mult} if self.mac.multiplier else {})
             yield EncoderSetting(
-                {"shift": shift, "mult": mult, "has_sign": int(signed)},
+                scaling | {"has_sign": int(signed)},
                 FixedSpec(bits=self.mac.bits, frac_bits=0, signed=signed),
                 -shift,
                 mult,

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hdl.elp_bsd import (
     ElpBsdActivationDecoder,
     ElpBsdDatapath,
     ElpBsdProduct,
+    ElpBsdShifter,
     ElpBsdWeightDecoder,
 )
 from hdl.mac import Mac, place_decoder
@@ -118,6 +120,9 @@ def check_products(spec, name, *, signed, index=None):
     got = apply_comb(Multiplier(spec), inputs, ["term", "carry"])
     expected = np.outer(activations, weights).ravel()
     np.testing.assert_array_equal(np.add(got["term"], got["carry"]), expected)
+    # A zero activation does not turn the bits of the sum.
+    zero = [a == 0 for a, _ in pairs]
+    assert not np.any(np.array(got["term"])[zero])
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -142,6 +147,40 @@ def test_sets_at_run_time(sets):
     for index, name in enumerate(sets):
         for signed in (False, True):
             check_products(spec, name, signed=signed, index=index)
+
+
+def test_shifter():
+    """Without a multiplier: ties to even, saturation and signs, against fractions."""
+    spec = ElpBsdMacSpec(bits=4, length=3, multiplier=False)
+    top = 1 << spec.sum_width - 1
+    for signed, shift in itertools.product([False, True], [0, 1, 2, 5, spec.sum_width, 63]):
+        totals = [*range(-70, 71), -top, 1 - top, top - 1]
+        low, high = (-8, 7) if signed else (0, 15)
+        # Python rounds half to even.
+        expected = [min(max(round(Fraction(t, 1 << shift)), low), high) & 15 for t in totals]
+        inputs = {
+            "total": totals,
+            "shift": [shift] * len(totals),
+            "has_sign": [int(signed)] * len(totals),
+        }
+        assert apply_comb(ElpBsdDatapath(spec).encoder(), inputs, ["code"])["code"] == expected
+
+
+def test_shift_settings_make_the_golden_codes():
+    spec = ElpBsdMacSpec(bits=8, length=64, multiplier=False)
+    code = FixedSpec(bits=8, frac_bits=3)
+    sums = np.arange(-(1 << 17), 1 << 17, 97)
+    for exp in (0, -7, -12):
+        weights = ElpBsdSpec(set=DigitSet.parse("E4-2"), scale=2.0**exp)
+        settings = spec.settings(weights, code, code)
+        assert settings == {"activation_has_sign": 1, "result_has_sign": 1, "result_shift": -exp}
+        inputs = {"total": sums, "shift": [-exp] * len(sums), "has_sign": [1] * len(sums)}
+        got = apply_comb(ElpBsdDatapath(spec).encoder(), inputs, ["code"])["code"]
+        np.testing.assert_array_equal(got, encode_sums(weights, code, code, sums))
+    for scale, text in [(3.0, "3.0"), (2.0, "2.0"), (2.0**-64, "5.42")]:
+        weights = ElpBsdSpec(set=DigitSet.parse("E4-2"), scale=scale)
+        with pytest.raises(ValueError, match=rf"must make 2\*\*-63 to 1 units .* not {text}"):
+            spec.settings(weights, code, code)
 
 
 @pytest.mark.parametrize("name", ["E3-1", "E4-1"])
@@ -335,6 +374,8 @@ def test_for_format():
     assert (free.bits, free.sets) == (8, ("E4-1", "E4-2"))
     other = ElpBsdFormat(bits=4, set=DigitSet.parse("20/13"))
     assert ElpBsdMacSpec.for_format(other, 9).label == "b8_20_13"
+    shifting = ElpBsdMacSpec.for_format(ElpBsdFormat(bits=3, scale_pow2=True), 9)
+    assert (shifting.multiplier, shifting.label) == (False, "b8_e3_1_e3_1nz_shift")
 
 
 def test_widths():
@@ -361,6 +402,7 @@ def test_widths():
         ("sets", (), ValueError, "sets must name at least one digit set, not none"),
         ("sets", ("E4-2", "E3-1"), ValueError, "sets must have the same bits, not E4-2, E3-1"),
         ("sets", ("E4-2", "02/13"), ValueError, "sets must be different, not E4-2, 02/13"),
+        ("multiplier", 1, TypeError, "multiplier must be a bool, not 1"),
         ("sets", ("E4-3",), ValueError, "set must be one of"),
     ],
 )
@@ -370,6 +412,8 @@ def test_bad_spec(field, value, error, message):
 
 
 def test_bad_component_spec():
-    for make in (ElpBsdProduct, ElpBsdDatapath, ElpBsdActivationDecoder, ElpBsdWeightDecoder):
+    for make in (
+        ElpBsdProduct, ElpBsdDatapath, ElpBsdActivationDecoder, ElpBsdWeightDecoder, ElpBsdShifter,
+    ):  # fmt: skip
         with pytest.raises(TypeError, match="spec must be an ElpBsdMacSpec, not 8"):
             make(8)

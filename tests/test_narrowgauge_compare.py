@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from golden.elp_bsd_mac import ElpBsdMacSpec
+from golden.fixed import FixedSpec
 from golden.formats import parse
 from golden.inference import quantise
 from golden.mac import ArraySpec
@@ -15,7 +17,7 @@ from narrowgauge.catalogue import Options
 from narrowgauge.compare import Settings, compare
 from narrowgauge.networks import digits
 from narrowgauge.onnx_reader import Data, read
-from narrowgauge.tiles import cut_tiles, required_length
+from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 
 FORMATS = ("fixed4", "tapered4")
 SETTINGS = Settings(options=Options(rows=4, cols=8, length=300))
@@ -111,6 +113,40 @@ def test_scaled_formats(network, small):
     assert row["accuracy"] == 100 * evaluation.accuracy
 
 
+def test_layers_with_other_weights(network, small):
+    """The first and the last layer of signed digits have an array of their own beside."""
+    # No layer has a multiple of 12 outputs, so that there are columns that only fill up.
+    options = Options(rows=4, cols=12, length=300)
+    settings = replace(SETTINGS, options=options)
+    form = "elp_bsd4:set=E4-2,scale_pow2=yes"
+    fixed, row = compare(network, small, ["fixed8", form], settings, jobs=1)["rows"]
+    assert (row["weight_bits"], row["activation_bits"]) == (4, 8)
+    layers = row["layers"]
+    assert [layer["name"] for layer in layers] == [layer["name"] for layer in fixed["layers"]]
+    stems = [layer["weight_spec"].partition(":")[0] for layer in layers]
+    assert stems == ["fixed8", *["elp_bsd4"] * 4, "fixed8"]
+    assert all(layer["activation_spec"].endswith(",signed=no") for layer in layers)
+    # Its activations have one bit more than those of fixed8, and so has its array.
+    area = float(row["note"].partition(" whose area, ")[2].partition(" um2")[0])
+    assert 1.03 * fixed["area_um2"] < area < 1.2 * fixed["area_um2"]
+    assert row["note"].startswith(
+        "conv1, classifier: fixed-point weights, on an array of their own"
+    )
+    assert fixed["note"] == ""
+    assert row["area_um2"] < fixed["area_um2"]
+    for ours, theirs in zip(
+        (layers[0], layers[-1]), (fixed["layers"][0], fixed["layers"][-1]), strict=True
+    ):
+        assert (
+            theirs["energy_per_mac_pj"]
+            < ours["energy_per_mac_pj"]
+            < 1.2 * theirs["energy_per_mac_pj"]
+        )
+    total = sum(layer["energy_per_mac_pj"] * layer["macs"] for layer in layers)
+    macs = sum(layer["macs"] for layer in layers)
+    assert total / macs == pytest.approx(row["energy_per_mac_pj"])
+
+
 def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch):
     monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path))  # nothing is known before
     seen = []
@@ -184,6 +220,35 @@ def test_tiles_at_the_end_of_a_layer_are_filled_up(network, small):
     length = batch.activations.shape[2]
     # Four images on three rows: tiles of three rows and of one, equally often.
     assert batch.products == 32 * (3 + 1) * 10 * length
+
+
+def test_filling_weights_without_a_zero(network, small):
+    """Code 0 of E4-2 is 3: a column of it has results, and so says the batch."""
+    streams = streams_of(network, small, "elp_bsd4:set=E4-2", "conv2")
+    (stream,) = streams
+    columns = stream.operands.weight_codes.shape[1]
+    spec = ArraySpec(mac=ElpBsdMacSpec(length=300), rows=4, cols=columns + 1)
+    result_spec = FixedSpec(bits=8, frac_bits=0)
+    batch = cut_tiles(spec, streams, result_spec, seed=1)
+    assert not batch.weights[:, :, columns:].any()
+    unit = stream.operands.accumulator_unit
+    values = np.rint(3 * batch.activations.sum(axis=2) * unit)
+    assert values.max() > 1
+    np.testing.assert_array_equal(batch.results[:, :, columns], np.minimum(values, 127))
+
+
+def test_signed_operands(network, small):
+    """Activations with one bit more and a sign are the same numbers."""
+    (stream,) = streams_of(network, small, "elp_bsd4", "conv1")
+    layer = stream.operands
+    wider = signed_operands(layer, 9)
+    assert wider.activation_spec == FixedSpec(bits=9, frac_bits=layer.activation_spec.frac_bits)
+    np.testing.assert_array_equal(wider.activation_codes, layer.activation_codes)
+    spec = FixedSpec(bits=4, frac_bits=2)
+    negative = replace(layer, activation_spec=spec, activation_codes=np.array([[9, 7]]))
+    assert signed_operands(negative, 6).activation_codes.tolist() == [[0b111001, 7]]
+    with pytest.raises(TypeError, match="spec must be a FixedSpec, not TaperedSpec"):
+        signed_spec(parse("tapered8").spec(), 9)
 
 
 def test_length_grows_with_a_large_bias(network, small):

@@ -88,6 +88,8 @@ ICARUS = [
     ("elp_bsd-encoder", "elp_bsd4", {}),
     ("elp_bsd-mac", "elp_bsd4:set=E4-2", {}),
     ("elp_bsd-mac", "elp_bsd4", {"length": 9}),
+    ("elp_bsd-encoder", "elp_bsd4:set=E4-2,scale_pow2=yes", {}),
+    ("elp_bsd-mac", "elp_bsd4:set=E4-2,scale_pow2=yes", {}),
     ("elp_bsd-mac", "elp_bsd3:set=E3-1", {}),
     ("elp_bsd-mac", "elp_bsd6:set=E6-2", {}),
     ("elp_bsd-array", "elp_bsd4:set=E4-2", {"rows": 2, "cols": 3}),

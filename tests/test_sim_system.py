@@ -20,6 +20,7 @@ SYSTEMS = {
     "dybit4": dybit.make_system({"bits": 4, "weight_bits": 3, "length": 8}),
     "dybit8": dybit.make_system({"bits": 8}),
     "elp_bsd4": elp_bsd.make_system({"bits": 8, "sets": ["E4-1", "E4-2"]}),
+    "elp_bsd4 shifting": elp_bsd.make_system({"sets": ["E4-2"], "multiplier": False}),
     "elp_bsd6": elp_bsd.make_system({"bits": 6, "sets": ["E6-2"], "length": 64}),
     "tapered8 runs 4 to 7": tapered.make_system({"bits": 8, "min_run": 4, "max_run": 7}),
 }
@@ -263,3 +264,6 @@ def test_elp_bsd_settings():
     assert meaning[5, 3, 0].result == FixedSpec(bits=8, frac_bits=0, signed=False)
     assert (meaning[5, 3, 1].exponent, meaning[5, 3, 1].mult) == (-5, 3)
     assert elp_bsd4.mac.sets == ("E4-1", "E4-2")
+    rows = list(SYSTEMS["elp_bsd4 shifting"].encoder_settings())
+    assert [row.mult for row in rows] == [1] * 128
+    assert all("mult" not in row.ports for row in rows)
