@@ -1,14 +1,14 @@
-"""DyBit-style numbers in a multiplier that is one wide or four narrow ones.
+"""DyBit-style numbers in a multiplier that takes one wide pair or four narrow ones.
 
 :class:`golden.dybit_mac.DybitFusedMacSpec` says what is in a word; what is computed is
-:func:`golden.dot.dot` of the codes.  The multiplier is four rows of 7 x 2 bits.  In narrow mode a
-row multiplies the integer of an activation, which has just 7 bits, by the significand of a weight;
-in wide mode it multiplies the significand of the activation by a digit of that of the weight.
+:func:`golden.dot.dot` of the codes.  Five multipliers share one accumulator: narrow significands
+have 3 and 2 bits, so four small ones with small shifters cost less than the digits of a large one
+would with the multiplexers between them.
 """
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,16 +29,12 @@ __all__ = [
 LANES = DybitFusedMacSpec.lanes
 LANE_BITS = DybitFusedMacSpec.lane_bits
 
-#: Digits of the significand of a wide weight, two bits each.
-DIGITS = 3
-
 
 def fused_operand_shape(role: Operand) -> data.StructLayout:
     """Shape of what travels; all bits zero is the value zero.
 
-    Narrow words are codes and signs.  In wide words ``codes`` has, for an activation, significand
-    and shift; for a weight, in each of three places, a digit of the significand and above it a bit
-    of the shift.
+    A narrow word has codes and signs, a wide one significand and shift in ``codes``, and its sign
+    with that of the first narrow code.
     """
     bits = LANE_BITS if role == "activation" else LANE_BITS - 1
     fields: dict[str, Any] = {
@@ -97,27 +93,16 @@ class DybitFusedDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        wide_code = self.code[: self.spec.bits]
-        wide, wide_negative = self._magnitude(wide_code)
-        significand, shift = decode_magnitude(m, wide, table=False)
+        field, negative = self._magnitude(self.code[: self.spec.bits])
+        wide = Cat(*decode_magnitude(m, field, table=False))
+        pairs = [self._magnitude(self.code[LANE_BITS * n :][:LANE_BITS]) for n in range(LANES)]
+        codes, negatives = (Cat(*column) for column in zip(*pairs, strict=True))
+        m.d.comb += [
+            Value.cast(self.operand.codes).eq(Mux(self.narrow, codes, wide)),
+            self.operand.negatives.eq(Mux(self.narrow, negatives, negative)),
+        ]
         if self.role == "activation":
-            fields = Cat(significand, Const(0, 2 * LANE_BITS - len(significand)), shift)
-            rows = [fields[LANE_BITS * lane :][:LANE_BITS] for lane in range(LANES - 1)]
             m.d.comb += self.operand.narrow.eq(self.narrow & self.code.any())
-        else:
-            rows = [Cat(significand[2 * row :][:2], shift[row]) for row in range(DIGITS)]
-
-        # The last row multiplies nothing in wide mode.
-        rows.append(Const(0, 1))
-        for lane in range(LANES):
-            code = self.code[LANE_BITS * lane :][:LANE_BITS]
-            field, negative = self._magnitude(code)
-            m.d.comb += [
-                self.operand.codes[lane].eq(Mux(self.narrow, field, rows[lane])),
-                self.operand.negatives[lane].eq(
-                    Mux(self.narrow, negative, wide_negative & (lane < LANES - 1))
-                ),
-            ]
         return m
 
     def _magnitude(self, code):
@@ -126,7 +111,7 @@ class DybitFusedDecoder(wiring.Component):
         negative = code[-1] & below.any()
         if self.role == "weight":
             return below, negative
-        return Mux(self.has_sign, Cat(Const(0, 1), below), code), negative & self.has_sign
+        return Mux(self.has_sign, below << 1, code), negative & self.has_sign
 
 
 class DybitFusedProduct(wiring.Component):
@@ -137,7 +122,9 @@ class DybitFusedProduct(wiring.Component):
     activation, weight : In(fused_operand_shape(role))
         Operands, in the same mode.
     term : Out(signed(spec.product_width))
-        Product, or sum of products.
+        Sum of products, or the one's complement of a wide one.
+    carry : Out(1)
+        One where ``term`` is a one's complement.
 
     Parameters
     ----------
@@ -153,6 +140,7 @@ class DybitFusedProduct(wiring.Component):
     activation: Any
     weight: Any
     term: Signal
+    carry: Signal
 
     def __init__(self, spec: DybitFusedMacSpec):
         _check(spec)
@@ -163,54 +151,60 @@ class DybitFusedProduct(wiring.Component):
                 "activation": In(fused_operand_shape("activation")),
                 "weight": In(fused_operand_shape("weight")),
                 "term": Out(signed(spec.product_width)),
+                "carry": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        narrow = self.activation.narrow
-        significand_bits = self.spec.bits - 1  # of a wide activation, and of a narrow one's integer
+        spec = self.spec
+        # Zeros instead of the activations keep those multipliers still that have nothing to do.
+        wide = Mux(self.activation.narrow, 0, Value.cast(self.activation.codes))
+        narrow = Mux(self.activation.narrow, Value.cast(self.activation.codes), 0)
+        negatives = Signal(LANES)
+        m.d.comb += negatives.eq(self.activation.negatives ^ self.weight.negatives)
 
-        # Shift of a wide product: by up to 3 in the rows, by a multiple of 4 after their sum.
-        codes = data.View(data.ArrayLayout(LANE_BITS, LANES), self.activation.codes.as_value())
-        fields = Cat(*(codes[lane] for lane in range(LANES - 1)))
-        digits = [self.weight.codes[lane] for lane in range(LANES)]
-        shift = Signal(LANE_BITS)
-        m.d.comb += shift.eq(
-            Mux(narrow, 0, fields[2 * LANE_BITS :] + Cat(digit[2] for digit in digits[:DIGITS]))
-        )
-
+        largest = int(magnitudes(LANE_BITS)[-1] * magnitudes(LANE_BITS - 1)[-1])
+        sum_width = (LANES * largest).bit_length() + 1
         terms = []
         for lane in range(LANES):
-            integer = Signal(significand_bits, name=f"integer_{lane}")
-            with m.Switch(Mux(narrow, codes[lane], 0)):
-                for code, value in enumerate(magnitudes(LANE_BITS).tolist()):
-                    with m.Case(code):
-                        m.d.comb += integer.eq(value)
-            factor = Signal(significand_bits, name=f"factor_{lane}")
-            wide = fields[:significand_bits] if lane < DIGITS else 0
-            m.d.comb += factor.eq(integer | Mux(narrow, 0, wide))
-
-            digit = digits[lane]
-            significand, amount = decode_magnitude(m, digit, table=True)
-            row = Signal(significand_bits + 2, name=f"row_{lane}")
-            m.d.comb += row.eq(factor * Mux(narrow, significand, digit[:2]))
-            # A sum of three rows has 13 bits, and 3 more by the shift; one of narrow products 13.
-            shifted = Signal(significand_bits + 5, name=f"shifted_{lane}")
-            m.d.comb += shifted.eq(row << Mux(narrow, amount, shift[:2]))
-            place = Signal(signed(2 * self.spec.bits + 1), name=f"place_{lane}")
-            offset = 2 * lane if lane < DIGITS else 0
-            m.d.comb += place.eq(Mux(narrow, shifted, shifted << offset))
-            negative = Signal(name=f"negative_{lane}")
-            m.d.comb += negative.eq(
-                # A zero is not negated: it would turn all bits for nothing.
-                (self.activation.negatives[lane] ^ self.weight.negatives[lane]) & factor.any()
+            factors = (
+                decode_magnitude(m, narrow[LANE_BITS * lane :][:LANE_BITS], table=True),
+                decode_magnitude(m, self.weight.codes[lane], table=True),
             )
-            terms += [place ^ negative.replicate(len(place)).as_signed(), negative]
+            term, negative = _product(m, factors, negatives[lane], largest.bit_length(), f"_{lane}")
+            terms += [term, negative]
 
-        total = Signal(signed(2 * self.spec.bits + 1))
-        m.d.comb += [total.eq(sum(terms)), self.term.eq(total << Cat(Const(0, 2), shift[2:]))]
+        weight = Value.cast(self.weight.codes)
+        factors = (
+            (wide[: spec.bits - 1], wide[spec.bits - 1 :][: spec.bits.bit_length()]),
+            (weight[: spec.bits - 2], weight[spec.bits - 2 :][: (spec.bits - 1).bit_length()]),
+        )
+        term, negative = _product(m, factors, negatives[0], spec.product_width - 1, "_wide")
+        # Of a wide product and the sum of narrow ones, one is zero.
+        total = Signal(signed(sum_width))
+        m.d.comb += [total.eq(sum(terms)), self.carry.eq(negative), self.term.eq(total | term)]
         return m
+
+
+def _product(
+    m: Module, factors: Any, opposite: Value, width: int, suffix: str
+) -> tuple[Value, Signal]:
+    """Product of significands and shifts, or its one's complement, and whether it is that."""
+    (first, first_shift), (second, second_shift) = factors
+    magnitude = Signal(width, name=f"magnitude{suffix}")
+    negative = Signal(name=f"negative{suffix}")
+    term = Signal(signed(width + 1), name=f"term{suffix}")
+    shift = Signal(max(len(first_shift), len(second_shift)) + 1, name=f"shift{suffix}")
+    m.d.comb += [
+        shift.eq(first_shift + second_shift),
+        # The largest product of two codes fits, whatever its shift.
+        magnitude.eq((first * second) << shift),
+        # A zero is not negated: it would turn all bits of the sum for nothing.
+        negative.eq(opposite & first.any()),
+        term.eq(magnitude ^ negative.replicate(width + 1)),
+    ]
+    return term, negative
 
 
 class DybitFusedEncoder(wiring.Component):

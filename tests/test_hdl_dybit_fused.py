@@ -41,7 +41,8 @@ def multiply(activation_words, weight_words, narrow, signed):
         distinct, indices[role] = np.unique(words, return_inverse=True)
         operands[role] = decoded(distinct, role, narrow, signed)
     inputs = {role: [operands[role][i] for i in indices[role]] for role in operands}
-    return apply_comb(DybitFusedProduct(SPEC), inputs, ["term"])["term"]
+    got = apply_comb(DybitFusedProduct(SPEC), inputs, ["term", "carry"])
+    return np.add(got["term"], got["carry"])
 
 
 @pytest.mark.parametrize("signed", [False, True])
