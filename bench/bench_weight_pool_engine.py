@@ -227,7 +227,7 @@ class EngineRun:
                 words,
                 start=signals["sum_start"],
                 has_sign=settings["result_has_sign"],
-                **{name: signals[name] for name in ("gather", "finish", "encode")},
+                **{name: signals[name] for name in ("gather", "finish", "scale", "encode")},
                 **{name: settings[name] for name in ("mult", "shift", "relu", "largest")},
             )
             lanes = STREAMS * spec.lanes

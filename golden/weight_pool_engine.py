@@ -149,7 +149,7 @@ class EngineSpec:
 
     def latency(self, act_bits: int) -> int:
         """Cycles from a pixel's last group to its first code, if nothing is before them."""
-        return act_bits + 6
+        return act_bits + 7
 
     def table_bits_per_mac(self, act_bits: int, outputs: int) -> float:
         """Bits of the table that are read for each product that a layer needs."""

@@ -18,9 +18,13 @@ __all__ = ["MULT_WIDTH", "SHIFT_WIDTH", "Requantiser"]
 MULT_WIDTH = 16
 SHIFT_WIDTH = 6
 
+#: Step of the shift after which a pipelined requantiser has its registers: the multiplication and
+#: the steps before it take as long as all that follows, and few bits are left.
+REGISTERED_DISTANCE = 16
+
 
 class Requantiser(wiring.Component):
-    """Combinational ``clamp(RNE(total * mult / 2**shift))``, ties to even.
+    """Computes ``clamp(RNE(total * mult / 2**shift))``, ties to even; combinational by default.
 
     Parameters
     ----------
@@ -30,6 +34,8 @@ class Requantiser(wiring.Component):
         Bits of the code, 1 to 32.
     signed_code : bool, optional
         Whether the code is two's complement.  Default: a port says so at run time.
+    pipelined : bool
+        Whether registers part the multiplication from the rounding, which takes a cycle more.
 
     Members
     -------
@@ -41,6 +47,9 @@ class Requantiser(wiring.Component):
         Bits by which the product is shifted to the right, of which the golden model uses 0 to 47.
     has_sign : In(1)
         Whether the code is two's complement; absent if that was settled before.
+    move : In(1)
+        Take the sum, whose code is there from the next cycle on; absent if not pipelined.  The
+        settings must not change in between.
     code : Out(bits)
         Result; where it is unsigned, a negative sum gives 0.
 
@@ -56,18 +65,30 @@ class Requantiser(wiring.Component):
     mult: Signal
     shift: Signal
     has_sign: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, total_width: int, bits: int, signed_code: bool | None = None):
+    def __init__(
+        self,
+        total_width: int,
+        bits: int,
+        signed_code: bool | None = None,
+        *,
+        pipelined: bool = False,
+    ):
         check_int("total_width", total_width, 2, 48)
         check_int("bits", bits, 1, 32)
         if signed_code is not None and not isinstance(signed_code, bool):
             raise TypeError(f"signed_code must be a bool or None, not {signed_code!r}")
+        if not isinstance(pipelined, bool):
+            raise TypeError(f"pipelined must be a bool, not {pipelined!r}")
         self.total_width = total_width
         self.bits = bits
         self.signed_code = signed_code
+        self.pipelined = pipelined
         kind = {None: "", True: "_signed", False: "_unsigned"}[signed_code]
-        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}"
+        stages = "_pipelined" if pipelined else ""
+        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}{stages}"
         members: dict[str, Any] = {
             "total": In(signed(total_width)),
             "mult": In(MULT_WIDTH),
@@ -76,6 +97,8 @@ class Requantiser(wiring.Component):
         }
         if signed_code is None:
             members["has_sign"] = In(1)
+        if pipelined:
+            members["move"] = In(1)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -89,6 +112,7 @@ class Requantiser(wiring.Component):
         value: Value = Cat(Const(0, 1), product).as_signed()
         sticky: Value = Const(0, 1)
         too_large: Value = Const(0, 1)
+        negative: Value = product[-1]
         for step in reversed(range(SHIFT_WIDTH)):
             distance = 1 << step
             # The code, a sign, the guard, and what the steps to come can shift out.
@@ -105,6 +129,24 @@ class Requantiser(wiring.Component):
                 cut = value[width - 1 :]
                 m.d.comb += over.eq(too_large | (cut.any() & ~cut.all()))
                 value, too_large = value[:width].as_signed(), over
+            if self.pipelined and distance == REGISTERED_DISTANCE:
+                held = [
+                    Signal.like(part, name=f"held_{name}", reset_less=True)
+                    for name, part in (
+                        ("value", value),
+                        ("sticky", sticky),
+                        ("too_large", too_large),
+                        ("negative", negative),
+                    )
+                ]
+                with m.If(self.move):
+                    m.d.sync += [
+                        register.eq(part)
+                        for register, part in zip(
+                            held, (value, sticky, too_large, negative), strict=True
+                        )
+                    ]
+                value, sticky, too_large, negative = held
 
         integer = Signal(bits + 1)
         rounded = Signal(bits + 1)
@@ -118,7 +160,6 @@ class Requantiser(wiring.Component):
             outside.eq(too_large | (rounded[bits] ^ (two & rounded[bits - 1]))),
         ]
 
-        negative = product[-1]
         largest = Cat(Const((1 << bits - 1) - 1, bits - 1), ~two)
         smallest = Cat(Const(0, bits - 1), two)
         with m.If(outside):

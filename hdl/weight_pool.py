@@ -233,6 +233,7 @@ class WeightPoolEngine(wiring.Component):
                 lane.bias.eq(biases.read[number]),
                 lane.start.eq(control.sum_start),
                 lane.finish.eq(control.finish),
+                lane.scale.eq(control.scale),
                 lane.encode.eq(control.encode),
                 lane.mult.eq(self.mult),
                 lane.shift.eq(self.shift),

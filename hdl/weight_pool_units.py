@@ -333,7 +333,7 @@ class RowMemory(wiring.Component):
 class Lane(wiring.Component):
     """Gathers one result per cycle by its index, adds it to an accumulator, and rounds the sum.
 
-    Three steps, a cycle each: gather, add, encode.
+    Four steps, a cycle each: gather, add, scale, encode.
 
     Parameters
     ----------
@@ -358,8 +358,10 @@ class Lane(wiring.Component):
         Take the sum as a final one.
     relu, mult, shift, has_sign, largest : In
         How a final sum becomes a code; see :class:`hdl.weight_pool.WeightPoolEngine`.
+    scale : In(1)
+        Scale the final sum.
     encode : In(1)
-        Take the code of the final sum.
+        Take the code of the sum that was scaled.
     code : Out(bits)
         Last code taken.
     """
@@ -377,6 +379,7 @@ class Lane(wiring.Component):
     shift: Signal
     has_sign: Signal
     largest: Signal
+    scale: Signal
     encode: Signal
     code: Signal
 
@@ -401,6 +404,7 @@ class Lane(wiring.Component):
                 "shift": In(SHIFT_WIDTH),
                 "has_sign": In(1),
                 "largest": In(spec.bits),
+                "scale": In(1),
                 "encode": In(1),
                 "code": Out(spec.bits),
             }
@@ -430,13 +434,17 @@ class Lane(wiring.Component):
             m.d.sync += total.eq(Mux(self.relu & self.sum[-1], 0, self.sum))
 
         requantiser = place(
-            m, "requantiser", Requantiser(spec.accumulator_bits, spec.bits), platform
+            m,
+            "requantiser",
+            Requantiser(spec.accumulator_bits, spec.bits, pipelined=True),
+            platform,
         )
         wide = Signal(signed(spec.bits + 1))
         smallest = Signal(signed(spec.bits + 1))
         limited = Signal(spec.bits)
         m.d.comb += [
             requantiser.total.eq(total),
+            requantiser.move.eq(self.scale),
             requantiser.mult.eq(self.mult),
             requantiser.shift.eq(self.shift),
             requantiser.has_sign.eq(self.has_sign),
@@ -485,8 +493,8 @@ class EngineControl(wiring.Component):
         Row that is added to now, and whether to its bias.
     accumulator_write, finish : Out(1)
         Where the sum goes.
-    encode : Out(1)
-        Whether final sums become codes now.
+    scale, encode : Out(1)
+        Whether final sums are scaled, and scaled ones become codes now.
     o_valid, o_last, o_ready
         Stream of codes.
     """
@@ -512,6 +520,7 @@ class EngineControl(wiring.Component):
     sum_start: Signal
     accumulator_write: Signal
     finish: Signal
+    scale: Signal
     encode: Signal
     o_valid: Signal
     o_last: Signal
@@ -528,7 +537,7 @@ class EngineControl(wiring.Component):
         for name in (
             *("move", "step", "first", "negative", "latch"),
             *("gather", "accumulator_read", "bias_read"),
-            *("sum_start", "accumulator_write", "finish", "encode"),
+            *("sum_start", "accumulator_write", "finish", "scale", "encode"),
         ):
             outputs[name] = Out(1)
         streams = {
@@ -572,7 +581,7 @@ class EngineControl(wiring.Component):
         with m.Elif(bank_done):
             m.d.sync += bank_valid.eq(0)
 
-        # Gather, add, encode: all move together, or wait for a code to be accepted.
+        # Gather, add, scale, encode: all move together, or wait for a code to be accepted.
         advance = Signal()
         is_last_row = Signal()
         is_start = Signal(init=1)
@@ -595,16 +604,20 @@ class EngineControl(wiring.Component):
         sum_last = Signal()
         total_valid = Signal()
         total_last = Signal()
+        scaled_valid = Signal()
+        scaled_last = Signal()
         m.d.comb += [
             self.accumulator_write.eq(advance & sum_valid & ~sum_final),
             self.finish.eq(advance & sum_valid & sum_final),
-            self.encode.eq(advance & total_valid),
+            self.scale.eq(advance & total_valid),
+            self.encode.eq(advance & scaled_valid),
         ]
         with m.If(advance):
             m.d.sync += [
                 sum_valid.eq(self.gather),
                 total_valid.eq(self.finish),
-                self.o_valid.eq(total_valid),
+                scaled_valid.eq(total_valid),
+                self.o_valid.eq(scaled_valid),
             ]
             with m.If(self.gather):
                 m.d.sync += [
@@ -616,5 +629,7 @@ class EngineControl(wiring.Component):
             with m.If(self.finish):
                 m.d.sync += total_last.eq(sum_last)
             with m.If(total_valid):
-                m.d.sync += self.o_last.eq(total_last)
+                m.d.sync += scaled_last.eq(total_last)
+            with m.If(scaled_valid):
+                m.d.sync += self.o_last.eq(scaled_last)
         return m

@@ -9,7 +9,7 @@ import pytest
 from golden.fixed import FixedSpec
 from golden.requantiser import Multiplier
 from hdl.requantiser import Requantiser
-from tests.simulate import apply_comb
+from tests.simulate import apply_comb, run
 
 
 def limits(bits, signed):
@@ -121,3 +121,36 @@ def test_shift_beyond_the_product():
 def test_bad_parameters(arguments, error, message):
     with pytest.raises(error, match=message):
         Requantiser(*arguments)
+
+
+def test_bad_pipelined():
+    with pytest.raises(TypeError, match="pipelined must be a bool, not 1"):
+        Requantiser(8, 8, pipelined=1)
+
+
+@pytest.mark.parametrize(("width", "bits"), [(2, 1), (12, 4), (32, 8), (48, 32)])
+def test_pipelined(width, bits):
+    """A sum is taken when it may move, and its code stays until the next one is."""
+    rng = np.random.default_rng(width)
+    dut = Requantiser(width, bits, pipelined=True)
+    rows = draw_rows(rng, width, bits, 300)
+    signs = rng.integers(0, 2, len(rows)).tolist()
+    got, expected = [], []
+
+    async def testbench(ctx):
+        for (total, mult, shift), has_sign in zip(rows, signs, strict=True):
+            for port, value in (("total", total), ("mult", mult), ("shift", shift)):
+                ctx.set(getattr(dut, port), value)
+            ctx.set(dut.has_sign, has_sign)
+            ctx.set(dut.move, 1)
+            await ctx.tick()
+            ctx.set(dut.move, 0)
+            ctx.set(dut.total, ~total)
+            await ctx.tick()
+            got.append(ctx.get(dut.code))
+            low, high = limits(bits, has_sign)
+            value = min(max(round(Fraction(total * mult, 1 << shift)), low), high)
+            expected.append(value % (1 << bits))
+
+    run(dut, testbench)
+    assert got == expected

@@ -434,7 +434,7 @@ def test_cycles_and_latency(act_bits, outputs):
     assert SMALL.cycles(act_bits, outputs) == period
     # The first groups fill the pipeline.
     assert set(np.diff(accepted[5:])) == {period}
-    assert offered[0] == accepted[0] + 2 * period + dut.latency(act_bits)
+    assert offered[0] == accepted[0] + 2 * period + SMALL.latency(act_bits)
     assert set(np.diff(offered[::rows])) == {3 * period}
     assert lasts == ([False] * (rows - 1) + [True]) * 6
 
@@ -573,11 +573,14 @@ def test_every_index(entries):
                 expected.append(total)
                 await ctx.tick()
                 ctx.set(dut.finish, 0)
-                ctx.set(dut.encode, 1)
+                ctx.set(dut.scale, 1)
                 ctx.set(dut.mult, 40000)
                 ctx.set(dut.shift, 43)
                 ctx.set(dut.has_sign, has_sign)
                 ctx.set(dut.largest, (1 << bits - has_sign) - 1)
+                await ctx.tick()
+                ctx.set(dut.scale, 0)
+                ctx.set(dut.encode, 1)
                 await ctx.tick()
                 ctx.set(dut.encode, 0)
                 low = -(1 << bits - 1) if has_sign else 0
