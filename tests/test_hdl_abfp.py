@@ -1,5 +1,6 @@
 """Units of the ABFP tile against the golden model, exact rationals and the vectors."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from golden.abfp import AbfpSpec
 from golden.abfp_tile import GAINS, AbfpTileSpec, add_saturated
 from golden.bfloat16 import to_bits
+from hdl.abfp import AbfpTile
 from hdl.abfp_arithmetic import divider
 from hdl.abfp_float import Bfloat16Rounder, Float32Adder
+from hdl.abfp_tile import AbsMax, DotTile, NoiseSource, RowStore
 from hdl.abfp_units import (
     AbfpConverter,
     AbfpQuantiser,
@@ -17,9 +20,11 @@ from hdl.abfp_units import (
     AbfpRescaler,
     reciprocals,
 )
+from synth.verilog import to_verilog
 from tests.abfp_oracle import BFLOAT16_VALUES, quantise
 from tests.golden_oracle import load_vectors
-from tests.simulate import apply_comb
+from tests.simulate import apply_comb, run, stream_get, stream_put
+from tests.verilog_tools import needs_verilator, verilator_complaints
 
 ONE = 0x3F80
 
@@ -364,6 +369,316 @@ def test_rounder():
     assert got["result"] == [int(cases[row][1], 16) for row in rows]
 
 
+# ------------------------------------------------------------------------------- sequential units
+
+
+@pytest.mark.parametrize("exp_only", [False, True])
+@pytest.mark.parametrize("lanes", [1, 2, 8])
+def test_abs_max(lanes, exp_only):
+    rng = np.random.default_rng(lanes)
+    elements = rng.integers(0, 1 << 16, (600, lanes))
+    elements[::3] &= 0x3FFF
+    previous = rng.integers(0, 0x7F80, 600) >> rng.integers(0, 3, 600)
+    dut = AbsMax(lanes, exp_only)
+    dropped = 7 if exp_only else 0
+    previous >>= dropped
+    words = [
+        dut.magnitudes.shape().const([(int(e) & 0x7FFF) >> dropped for e in row])
+        for row in elements
+    ]
+    got = apply_comb(dut, {"magnitudes": words, "previous": previous}, ["largest", "bad"])
+    fields = elements >> 7 & 0xFF
+    magnitudes = np.where((fields == 0) | (fields == 255), 0, elements & 0x7FFF) >> dropped
+    np.testing.assert_array_equal(got["largest"], np.maximum(magnitudes.max(axis=1), previous))
+    np.testing.assert_array_equal(got["bad"], (fields == 255).any(axis=1))
+    assert 0 < sum(got["bad"]) < 600
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_dot_tile(lanes):
+    """Dot products one after the other, with pauses, and the largest there is."""
+    spec = tile_spec((8, 6, 8), tile=8)
+    rng = np.random.default_rng(lanes)
+    weights = rng.integers(-127, 128, (20, 8))
+    activations = rng.integers(-31, 32, (20, 8))
+    weights[0], activations[0] = 127, 31
+    weights[1], activations[1] = -127, 31
+    dut = DotTile(spec, lanes)
+
+    async def testbench(ctx):
+        for w, x in zip(weights.tolist(), activations.tolist(), strict=True):
+            for start in range(0, 8, lanes):
+                while rng.random() < 0.3:
+                    await ctx.tick()
+                ctx.set(dut.weights, w[start : start + lanes])
+                ctx.set(dut.activations, x[start : start + lanes])
+                ctx.set(dut.first, start == 0)
+                ctx.set(dut.enable, 1)
+                await ctx.tick()
+                ctx.set(dut.enable, 0)
+            assert ctx.get(dut.total) == sum(a * b for a, b in zip(w, x, strict=True))
+
+    run(dut, testbench)
+
+
+def noise_words(seed, bits, count):
+    """Words of the generator of x**32 + x**22 + x**2 + x + 1, a step at a time."""
+    state = seed or 1
+    words = []
+    for _ in range(count):
+        words.append(state % (1 << bits))
+        for _ in range(bits):
+            state = state >> 1 ^ (0x80200003 if state & 1 else 0)
+    return words
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_noise_source(bits):
+    dut = NoiseSource(bits)
+
+    async def testbench(ctx):
+        for seed in (None, 0, 0xDEADBEEF):
+            if seed is not None:
+                ctx.set(dut.seed, seed)
+                ctx.set(dut.load, 1)
+                await ctx.tick()
+                ctx.set(dut.load, 0)
+            for word in noise_words(seed, bits, 60):
+                await ctx.tick()  # a cycle without a step changes nothing
+                assert ctx.get(dut.word) == word
+                ctx.set(dut.step, 1)
+                await ctx.tick()
+                ctx.set(dut.step, 0)
+
+    run(dut, testbench)
+
+
+# -------------------------------------------------------------------------------------- whole tile
+
+
+class Product:
+    """A matrix product for a tile: operands, and what the golden model makes of them."""
+
+    def __init__(self, spec, weights, vectors, bias=None, noise=None):
+        parameters = {
+            name: getattr(spec, name)
+            for name in ("adc_bits", "tile", "gain", "noise_bits", "exp_only")
+        }
+        w_spec = AbfpSpec(bits=spec.weight_bits, **parameters)
+        a_spec = AbfpSpec(bits=spec.activation_bits, **parameters)
+        self.spec = spec
+        self.weights = w_spec.encode(weights)
+        padding = -vectors.shape[1] % spec.tile
+        self.vectors = np.pad(to_raw(vectors), ((0, 0), (0, padding)))
+        self.bias = np.zeros(len(weights), np.float32) if bias is None else bias
+        codes = a_spec.encode(vectors)
+        self.bad_input = codes.bad_input
+        self.noise = noise
+        totals = w_spec.matmul(self.weights, a_spec, codes, self.bias, noise)
+        self.results = to_bits(totals)
+        self.saturations = w_spec.trace(self.weights, a_spec, codes, noise).saturations
+
+
+def to_raw(vectors):
+    """Bits of numbers that are bfloat16, infinities and subnormal numbers among them."""
+    return (vectors.astype(np.float32).view(np.uint32) >> 16).astype(np.int64)
+
+
+def from_raw(bits):
+    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
+
+
+async def load(ctx, dut, product):
+    """Set the registers and load weights, scales and biases."""
+    spec, lanes = dut.spec, dut.lanes
+    codes, scales = product.weights.codes, product.weights.scales
+    tiles = scales.shape[1]
+    codes = np.pad(codes, ((0, 0), (0, tiles * spec.tile - codes.shape[1])))
+    ctx.set(dut.gain, product.spec.gain.bit_length() - 1)
+    ctx.set(dut.last_tile, tiles - 1)
+    for row in range(dut.rows):
+        ctx.set(dut.load_row, row)
+        ctx.set(dut.load_bias, int(product.bias[row].view(np.uint32)))
+        ctx.set(dut.load_bias_en, 1)
+        ctx.set(dut.load_scale_en, 1)
+        for tile in range(tiles):
+            ctx.set(dut.load_address, tile)
+            ctx.set(dut.load_scale, int(scales[row, tile]))
+            await ctx.tick()
+            ctx.set(dut.load_bias_en, 0)
+        ctx.set(dut.load_scale_en, 0)
+        ctx.set(dut.load_codes_en, 1)
+        for address, word in enumerate(codes[row].reshape(-1, lanes).tolist()):
+            ctx.set(dut.load_address, address)
+            ctx.set(dut.load_codes, word)
+            await ctx.tick()
+        ctx.set(dut.load_codes_en, 0)
+
+
+def run_products(dut, products, *, gaps=(0.0, 0.0), also=()):
+    """Results of products [m, n], saturations and flags, one product after the other."""
+    random.seed(1)
+    got = []
+    step = {"product": None}
+
+    async def put(ctx):
+        for product in products:
+            while step["product"] is not product:
+                await ctx.tick()
+            for word in product.vectors.reshape(-1, dut.lanes).tolist():
+                await stream_put(ctx, dut.i, word, gap=gaps[0])
+
+    async def get(ctx):
+        for product in products:
+            await load(ctx, dut, product)
+            ctx.set(dut.clear, 1)
+            await ctx.tick()
+            ctx.set(dut.clear, 0)
+            step["product"] = product
+            results = []
+            for _ in range(product.results.size):
+                payload = await stream_get(ctx, dut.o, gap=gaps[1])
+                assert payload.last == ((len(results) + 1) % dut.rows == 0)
+                results.append(payload.result)
+            got.append(
+                (
+                    np.reshape(results, product.results.shape),
+                    ctx.get(dut.saturations),
+                    ctx.get(dut.bad_input),
+                )
+            )
+            assert not ctx.get(dut.o.valid)
+
+    run(dut, put, get, *also, max_cycles=60_000)
+    return got
+
+
+def check_products(dut, products, **options):
+    for product, got in zip(products, run_products(dut, products, **options), strict=True):
+        results, saturations, bad_input = got
+        np.testing.assert_array_equal(results, product.results)
+        assert saturations == product.saturations
+        assert bad_input == product.bad_input
+
+
+def draw_product(rng, spec, rows, vectors, length, *, spread=0, biased=True):
+    """Operands with scales about 1, or over so many powers of two to either side."""
+
+    def draw(count):
+        scale = np.exp2(rng.integers(-spread, spread + 1, (count, -(-length // spec.tile))))
+        scale = np.repeat(scale, spec.tile, axis=1)[:, :length]
+        return from_raw(to_bits(rng.laplace(size=(count, length)) * scale))
+
+    bias = rng.normal(size=rows).astype(np.float32) if biased else None
+    return Product(spec, draw(rows), draw(vectors), bias)
+
+
+@pytest.mark.parametrize("exp_only", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "n", "rows", "lanes", "gaps"),
+    [
+        ((8, 8, 8), 8, 3, 2, (0.0, 0.0)),
+        ((8, 8, 8), 8, 5, 8, (0.3, 0.5)),
+        ((6, 6, 8), 16, 2, 1, (0.0, 0.4)),
+        ((6, 8, 7), 8, 4, 4, (0.5, 0.0)),
+        ((8, 8, 8), 4, 1, 4, (0.2, 0.2)),
+    ],
+)
+def test_tile(bits, n, rows, lanes, gaps, exp_only):
+    """Products of several tiles and vectors, with other gains and lengths one after the other."""
+    rng = np.random.default_rng(rows)
+    spec = tile_spec(bits, tile=n, exp_only=exp_only)
+    dut = AbfpTile(spec, rows=rows, lanes=lanes, max_tiles=3)
+    products = [
+        draw_product(rng, replace(spec, gain=gain), rows, 4, length, spread=spread)
+        for gain, length, spread in ((1, 3 * n, 0), (16, n, 1), (2, 2 * n + n // 2, 60))
+    ]
+    assert products[1].saturations
+    check_products(dut, products, gaps=gaps)
+
+
+def test_tile_wide():
+    """The published tile: 128 elements, the gain at which most networks do best."""
+    spec = tile_spec(tile=128, gain=8)
+    product = draw_product(np.random.default_rng(1), spec, 4, 3, 300)
+    check_products(AbfpTile(spec, rows=4, lanes=16, max_tiles=3), [product])
+
+
+@pytest.mark.parametrize("exp_only", [False, True])
+def test_tile_noise(exp_only):
+    """Noise of the internal source in the order of the conversions, from the port, and none."""
+    rng = np.random.default_rng(9)
+    spec = tile_spec(tile=8, gain=2, noise_bits=8, exp_only=exp_only)
+    dut = AbfpTile(spec, rows=3, lanes=4, max_tiles=2)
+    weights, vectors = (from_raw(to_bits(rng.normal(size=(rows, 16)))) for rows in (3, 5))
+    words = np.reshape(noise_words(77, 8, 30), (5, 2, 3)).swapaxes(0, 1)
+    others = rng.integers(0, 256, (2, 5, 3))
+    external = [int(word) for word in others.swapaxes(0, 1).ravel()]
+    products = [Product(spec, weights, vectors, noise=noise) for noise in (words, others, None)]
+    assert len({product.results.tobytes() for product in products}) == 3
+
+    async def feed(ctx):
+        ctx.set(dut.seed, 77)
+        ctx.set(dut.load_seed, 1)
+        ctx.set(dut.noise_enable, 1)
+        await ctx.tick()
+        ctx.set(dut.load_seed, 0)
+        for _ in range(30):
+            await ctx.tick().until(dut.noise_step)
+        ctx.set(dut.noise_external, 1)
+        for word in external:
+            ctx.set(dut.noise, word)
+            await ctx.tick().until(dut.noise_step)
+        ctx.set(dut.noise_enable, 0)
+
+    results = run_products(dut, products, gaps=(0.2, 0.4), also=[feed])
+    for product, (got, saturations, _) in zip(products, results, strict=True):
+        np.testing.assert_array_equal(got, product.results)
+        assert saturations == product.saturations
+
+
+def test_vectors_matmul():
+    """E1 to E7: worked examples, padding, zero vectors, the ends of the range, bad inputs."""
+    data = load_vectors("abfp")
+    seen = set()
+    for case in data["matmul"]:
+        name = case["inputs"]
+        if case["noise"] is not None:
+            continue
+        seen.add(name)
+        inputs = data["inputs"][name]
+        weights = from_raw([[int(text, 16) for text in row] for row in inputs["w"]])
+        vector = from_raw([[int(text, 16) for text in inputs["x"]]])
+        for exp_only in (False, True):
+            spec = tile_spec(case["bits"], tile=case["n"], gain=case["G"], exp_only=exp_only)
+            product = Product(spec, weights, vector)
+            tiles = product.weights.scales.shape[1]
+            dut = AbfpTile(spec, rows=len(weights), lanes=8, max_tiles=tiles)
+            ((got, _, bad_input),) = run_products(dut, [product])
+            expected = case["exp"]["y"] if exp_only else case["y"]
+            assert [f"{value:04X}" for value in got[0]] == expected
+            assert bad_input == (name == "E7")
+    assert seen == set(data["inputs"])
+
+
+LINTED = {
+    "wide": lambda: AbfpTile(tile_spec(tile=8), rows=3, lanes=2, max_tiles=3),
+    "exp_only": lambda: AbfpTile(tile_spec(tile=8, exp_only=True), rows=2, lanes=8, max_tiles=2),
+    "noise": lambda: AbfpTile(tile_spec(tile=8, noise_bits=8), rows=1, lanes=4, max_tiles=1),
+}
+
+
+@needs_verilator
+@pytest.mark.parametrize("name", LINTED)
+def test_lint(name, tmp_path):
+    design = to_verilog(LINTED[name]())
+    assert verilator_complaints(tmp_path, design.text, design.top) == ""
+
+
+def tile(**parameters):
+    return AbfpTile(tile_spec(tile=8), **({"rows": 1, "lanes": 1, "max_tiles": 1} | parameters))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -372,6 +687,17 @@ def test_rounder():
         (lambda: AbfpReciprocal(1), ValueError, "bits must be between 2 and 8, not 1"),
         (lambda: AbfpConverter(8), TypeError, "spec must be an AbfpTileSpec, not 8"),
         (lambda: AbfpRescaler(None), TypeError, "spec must be an AbfpTileSpec, not None"),
+        (lambda: AbsMax(0), ValueError, "lanes must be between 1 and 1024, not 0"),
+        (lambda: AbsMax(2, None), TypeError, "exp_only must be a bool, not None"),
+        (lambda: AbsMax(6), ValueError, "lanes must be a power of two, not 6"),
+        (lambda: DotTile(tile_spec(tile=8), 9), ValueError, "lanes must be between 1 and 8, not 9"),
+        (lambda: NoiseSource(17), ValueError, "bits must be between 1 and 16, not 17"),
+        (lambda: RowStore(0, 2), ValueError, "width must be at least 1, not 0"),
+        (lambda: RowStore(2, 1.0), TypeError, r"depth must be an int, not 1\.0"),
+        (lambda: tile(rows=0), ValueError, "rows must be at least 1, not 0"),
+        (lambda: tile(lanes=3), ValueError, "lanes must be a power of two, not 3"),
+        (lambda: tile(lanes=16), ValueError, "lanes must be between 1 and 8, not 16"),
+        (lambda: tile(max_tiles=0), ValueError, "max_tiles must be at least 1, not 0"),
     ],
 )
 def test_bad_parameters(make, error, message):
