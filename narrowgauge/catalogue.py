@@ -86,7 +86,13 @@ SYSTEMS: dict[str, System] = {
     ),
     "elp_bsd": System(
         title="encoded binary signed digits, CoNLoCNN-style, reconstructed",
-        presets=("elp_bsd4:set=E4-2", "elp_bsd4", "elp_bsd6:set=E6-2", "elp_bsd3:set=E3-1"),
+        presets=(
+            "elp_bsd4:set=E4-2",
+            "elp_bsd4:set=E4-2,scale_pow2=yes",
+            "elp_bsd4",
+            "elp_bsd6:set=E6-2",
+            "elp_bsd3:set=E3-1",
+        ),
         units=("activation_decoder", "encoder", "mac", "array"),
         datapath=lambda form, length: ElpBsdDatapath(ElpBsdMacSpec.for_format(form, length)),
     ),

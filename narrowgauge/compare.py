@@ -53,6 +53,7 @@ DEFAULT_FORMATS = (
     "tapered5",
     "dybit8",
     "dybit4",
+    "elp_bsd4:set=E4-2,scale_pow2=yes",
 )
 
 #: Images whose operands are streamed through the hardware.

@@ -15,6 +15,7 @@ from golden.dybit import DybitSpec
 from golden.elp_bsd import DigitSet, ElpBsdFormat, ElpBsdSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed import FixedSpec
+from golden.formats import parse
 from golden.mac import ArraySpec
 from hdl.array import ProcessingElement, SystolicArray
 from hdl.elp_bsd import (
@@ -25,7 +26,15 @@ from hdl.elp_bsd import (
     ElpBsdWeightDecoder,
 )
 from hdl.mac import Mac, place_decoder
+from narrowgauge.catalogue import SYSTEMS
+from synth.verilog import to_verilog
 from tests.simulate import apply_comb, run, stream_get, stream_put
+from tests.verilog_tools import (
+    icarus_complaints,
+    needs_icarus,
+    needs_verilator,
+    verilator_complaints,
+)
 
 #: Positions of digit 0 and digit 1, and whether there is a zero code: the specification's table.
 SETS = {
@@ -409,6 +418,18 @@ def test_widths():
 def test_bad_spec(field, value, error, message):
     with pytest.raises(error, match=message):
         ElpBsdMacSpec(**{field: value})
+
+
+@needs_icarus
+@needs_verilator
+@pytest.mark.parametrize("zero_gating", [False, True])
+@pytest.mark.parametrize("name", SYSTEMS["elp_bsd"].presets)
+def test_lint(tmp_path, name, zero_gating):
+    mac = ElpBsdMacSpec.for_format(parse(name), 64)
+    spec = ArraySpec(mac=mac, rows=2, cols=3, zero_gating=zero_gating)
+    design = to_verilog(SystolicArray(ElpBsdDatapath(mac), spec))
+    assert verilator_complaints(tmp_path, design.text, design.top) == ""
+    assert icarus_complaints(tmp_path, design.text) == ""
 
 
 def test_bad_component_spec():
