@@ -26,7 +26,8 @@ __all__ = [
     "operand_shape",
 ]
 
-#: Magnitudes of up to this many bits are decoded by a table, which is smaller there.
+#: Magnitudes of up to this many bits are decoded by a table, which is faster there and about as
+#: large: 0.14 against 0.20 ns and 19 against 17 um2 at 4 bits (bench/bench_dybit.py).
 TABLE_WIDTH = 4
 
 
@@ -238,7 +239,7 @@ def encode_unrounded(
         distance = 1 << step
         shifted = Signal(len(value), name=f"shifted_by_{distance}")
         m.d.comb += shifted.eq(Mux(shift[step], value >> distance, value))
-        width = 2 * bits + distance - 1
+        width = 2 * bits - 1 + distance - 1
         value = shifted
         if width < len(value):
             over = Signal(name=f"too_large_{distance}")
@@ -255,7 +256,7 @@ def encode_unrounded(
         rest = integer[2 * ones - 2 : leading]
         with m.If(integer[leading]):
             m.d.comb += number.eq(Cat(rest, Const(0, 1), Const(-1, ones)))
-    with m.If(integer[2 * bits - 2 :].any() | too_large):
+    with m.If(too_large):
         m.d.comb += number.eq(Cat(Const(0, 1), Const(-1, bits)))
     return negative, number
 
@@ -320,7 +321,7 @@ class DybitEncoder(wiring.Component):
 
         # A signed code has one bit less: the last bit of the unsigned one is its guard.  Codes are
         # monotone, so that a carry walks into the next region.
-        rounded = Signal(bits + 1)
+        rounded = Signal(bits)
         m.d.comb += rounded.eq(Mux(self.has_sign, unrounded[1:] + unrounded[0], unrounded + guard))
         with m.If(self.has_sign):
             limited = Signal(bits - 1)
@@ -329,7 +330,7 @@ class DybitEncoder(wiring.Component):
                 self.code.eq(Cat(limited, negative & limited.any())),
             ]
         with m.Elif(~negative):
-            m.d.comb += self.code.eq(rounded[:bits] | rounded[bits].replicate(bits))
+            m.d.comb += self.code.eq(rounded)  # the largest code has no guard
         return m
 
 
