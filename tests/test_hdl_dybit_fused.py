@@ -88,7 +88,9 @@ def test_mixed_widths(weight_bits, bits, signed):
     length = 4 if narrow else 1
     a = rng.integers(0, 1 << bits, (600, length))
     w = rng.integers(0, 1 << weight_bits, (600, length))
-    a[:4], w[:2], w[2:4] = [[(1 << bits) - 1]], [[(1 << weight_bits) - 1]], 1
+    # The largest sums of both signs, and others of the largest activations.
+    a[:6] = (1 << bits) - 1 if not signed else (1 << bits - 1) - 1
+    w[:2], w[2:4], w[4:6] = (1 << weight_bits) - 1, 1, (1 << weight_bits - 1) - 1
     got = multiply(
         SPEC.words(activations, a, narrow=narrow)[:, 0],
         SPEC.words(weights, w, narrow=narrow)[:, 0],
