@@ -92,9 +92,12 @@ def arrays() -> None:
         fixed = FixedDatapath(FixedMacSpec(bits=bits, length=LENGTH))
         cases.append((f"fixed{bits}", fixed, f"fixed{bits}", fixed))
     for weight_bits, bits in ((8, 8), (4, 8), (4, 4)):
-        plain = dybit_datapath(weight_bits, bits)
+        single = dybit_datapath(weight_bits, bits)
         name = f"dybit{bits}" + (f":weight_bits={weight_bits}" if weight_bits != bits else "")
-        cases += [(name, plain, name, plain), (f"fused {weight_bits}x{bits}", fused, name, plain)]
+        cases += [
+            (name, single, name, single),
+            (f"fused {weight_bits}x{bits}", fused, name, single),
+        ]
 
     print(f"{SIZE}x{SIZE} array, NanGate 45 nm, {CLOCK_NS} ns, length {LENGTH}, digits {LAYER}")
     print("area of a processing element and of the whole array for each; energy of a product over")
