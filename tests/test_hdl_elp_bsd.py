@@ -48,6 +48,7 @@ SETS = {
     # Not standard: order and steps of all kinds, no position 0, a constant digit.
     "4/82": ([4], [8, 2], False),
     "3120/13": ([3, 1, 2, 0], [1, 3], False),
+    "0124": ([0, 1, 2, 4], [], False),
     "02/13/58": ([0, 2], [1, 3], False),
 }
 
@@ -142,7 +143,7 @@ def test_every_product(name, signed):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("name", ["4/82", "3120/13", "02/13/58"])
+@pytest.mark.parametrize("name", ["4/82", "3120/13", "0124", "02/13/58"])
 def test_every_product_of_other_sets(name, signed):
     for bits in (2, 5):
         check_products(ElpBsdMacSpec(bits=bits, sets=(name,)), name, signed=signed)
