@@ -65,13 +65,12 @@ class Float32Adder(wiring.Component):
             distance.eq(fields[0] - fields[1]),
             is_far.eq(distance[5:].any()),
         ]
-        # Three bits below: of what is shifted further, only whether there is any matters.
+        # Three bits below: of what is shifted further, only whether there is any matters, and what
+        # is far below the last place does not matter at all.
         wide = Cat(Const(0, 2), significands[1])
         near, lost = shifted_right(m, wide, distance[:5], "aligned")
         addend = Signal(27)
-        with m.If(is_far):
-            m.d.comb += addend.eq(significands[1].any())
-        with m.Else():
+        with m.If(~is_far):
             m.d.comb += addend.eq(Cat(lost, near))
 
         total = Signal(28)
