@@ -311,7 +311,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         ],
         "layers": layers,
         "values": _values(quantised, network),
-        "note": _note(arrays, form, streams),
+        "note": _note(arrays, form, streams, settings.clock_ns),
     }
 
 
@@ -344,18 +344,27 @@ def _arrays(
     return arrays
 
 
-def _note(arrays: Mapping[str, MappedArray], form: Format, streams: Sequence[LayerStream]) -> str:
-    """Say which layers another array runs."""
+def _note(
+    arrays: Mapping[str, MappedArray],
+    form: Format,
+    streams: Sequence[LayerStream],
+    clock_ns: float,
+) -> str:
+    """Say which layers another array runs, and whether the array is too slow for the clock."""
+    notes = []
+    path, _ = arrays[form.stem].critical_paths()[0]
+    if arrays[form.stem].critical_path_ns > clock_ns:
+        notes.append(f"{path} misses the clock of {clock_ns:g} ns, for which energy is stated")
     names = {
         stream.name: None for stream in streams if stream.operands.weight_spec.stem != form.stem
     }
     areas = [array.area_um2 for stem, array in arrays.items() if stem != form.stem]
-    if not names:
-        return ""
-    return (
-        f"{', '.join(names)}: fixed-point weights, on an array of their own, whose energy counts "
-        f"but whose area, {areas[0]:.0f} um2, does not"
-    )
+    if names:
+        notes.append(
+            f"{', '.join(names)}: fixed-point weights, on an array of their own, whose energy "
+            f"counts but whose area, {areas[0]:.0f} um2, does not"
+        )
+    return "; ".join(notes)
 
 
 def _array(form: Format, streams: Sequence[LayerStream], settings: Settings) -> MappedArray:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -46,6 +47,9 @@ END_CODES = 16
 
 #: Most decimals of a value in a table of codes; values that need more are in scientific notation.
 MAX_DECIMALS = 16
+
+#: Columns of a format's name in a comparison, which leave room for all figures in 80.
+NAME_WIDTH = 18
 
 #: Spaces between columns, and between two tables of codes side by side.
 GAP = 2
@@ -119,7 +123,8 @@ class Column:
     @property
     def width(self) -> int:
         """Columns of the terminal that the longest cell takes."""
-        return max(cell_len(text) for text in (*self.heading.split("\n"), *self.cells))
+        texts = (self.heading, *self.cells)
+        return max(cell_len(line) for text in texts for line in text.split("\n"))
 
 
 def print_table(console: Console, columns: Sequence[Column]) -> None:
@@ -359,7 +364,8 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     base = rows[0]
     areas = [row["area_um2"] for row in rows]
     energies = [row["energy_per_mac_pj"] for row in rows]
-    key = Column(heading="\nformat", cells=[row["spec"] for row in rows], is_text=True)
+    names = [_broken(row["spec"]) for row in rows]
+    key = Column(heading="\nformat", cells=names, is_text=True)
 
     def figures(heading: str, values: Iterable[float | None], digits: int) -> Column:
         return Column(heading=heading, cells=aligned(values, digits))
@@ -383,7 +389,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     )
 
     console.print("\nWhere the energy goes, %")
-    names = parts(rows, "energy_breakdown_pj")
+    part_names = parts(rows, "energy_breakdown_pj")
     shares = [
         Column(
             heading=PART_HEADINGS.get(name, name),
@@ -392,7 +398,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
                 for row, energy in zip(rows, energies, strict=True)
             ],
         )
-        for name in names
+        for name in part_names
     ]
     print_table(console, [Column(heading="format", cells=key.cells, is_text=True), *shares])
 
@@ -401,6 +407,16 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         console.print()
     for note in notes:
         console.print(note)
+
+
+def _broken(name: str) -> str:
+    """Format string of at most NAME_WIDTH columns to a line, if a colon or comma permits."""
+    lines = [""]
+    for part in re.split(r"(?<=[:,])", name):
+        if lines[-1] and len(lines[-1]) + len(part) > NAME_WIDTH:
+            lines.append(" ")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _comparison_heading(result: Mapping[str, Any]) -> list[str]:

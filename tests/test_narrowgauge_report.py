@@ -211,10 +211,8 @@ def test_comparison_with_a_note():
 
 def test_markup_in_names_is_text():
     result = comparison()
-    result["rows"][1]["spec"] = "[red]x[/red]:smile:"
-    assert any(
-        "[red]x[/red]:smile:" in line for line in printed(80, table.print_comparison, result)
-    )
+    result["rows"][1]["spec"] = "[red]x[/red]:cat:"
+    assert any("[red]x[/red]:cat:" in line for line in printed(80, table.print_comparison, result))
 
 
 def test_new_parts_come_last():
@@ -643,3 +641,24 @@ def test_browser_in_dark_mode(tmp_path):
     seen, console = browse(tmp_path, text, "--blink-settings=preferredColorScheme=0")
     assert seen["paper"] == "rgb(17, 22, 29)"
     assert any("nonsense is not defined" in line for line in console)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("tapered8:runs=4-7", ["tapered8:runs=4-7"]),
+        ("elp_bsd4:set=E4-2,scale_pow2=yes", ["elp_bsd4:set=E4-2,", " scale_pow2=yes"]),
+        ("dybit8:weight_bits=4,signed=no", ["dybit8:", " weight_bits=4,", " signed=no"]),
+    ],
+)
+def test_long_names_take_several_lines(name, lines):
+    result = json.loads(json.dumps(comparison()))
+    result["rows"][1]["spec"] = name
+    printed_lines = printed(80, table.print_comparison, result)
+    starts = [line.split("  ")[0].rstrip() for line in printed_lines]
+    index = next(i for i, line in enumerate(printed_lines) if line.startswith(lines[0]))
+    assert printed_lines[index].split()[0] == lines[0]
+    for offset, part in enumerate(lines[1:], 1):
+        assert printed_lines[index + offset].rstrip() == part
+    assert starts.count("") < len(printed_lines)
+    assert max(map(len, printed_lines)) <= 80
