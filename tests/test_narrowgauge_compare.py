@@ -113,6 +113,16 @@ def test_scaled_formats(network, small):
     assert row["accuracy"] == 100 * evaluation.accuracy
 
 
+def test_a_missed_clock_is_noted(network, small):
+    fast = replace(SETTINGS, clock_ns=0.3)
+    (row,) = compare(network, small, ["fixed4"], fast, jobs=1)["rows"]
+    assert row["slack_ns"] < 0
+    assert row["note"] == (
+        f"{row['critical_path_unit']} misses the clock of 0.3 ns, for which energy is stated"
+    )
+    assert not compare(network, small, ["fixed4"], SETTINGS, jobs=1)["rows"][0]["note"]
+
+
 def test_layers_with_other_weights(network, small):
     """The first and the last layer of signed digits have an array of their own beside."""
     # No layer has a multiple of 12 outputs, so that there are columns that only fill up.
