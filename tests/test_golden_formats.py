@@ -95,7 +95,10 @@ def test_spec_strings(spec, text):
             "tapered8:frac_bits=4",
             "parameter of tapered must be one of max_run, scale_exp, runs, not 'frac_bits'",
         ),
-        ("fixed8:max_run=4", "parameter of fixed must be one of frac_bits, weight_bits, signed, not 'max_run'"),
+        (
+            "fixed8:max_run=4",
+            "parameter of fixed must be one of frac_bits, weight_bits, signed, not 'max_run'",
+        ),
         ("tapered8:bits=4", "parameter of tapered must be one of"),
         ("tapered8:max_run=four", "max_run must be an integer, not 'four'"),
         ("tapered8:max_run=-", "max_run must be an integer, not '-'"),
