@@ -195,6 +195,55 @@ FAULTS = {
             "network_layers", "fixed_pe", r"\|activation_out", "|activation_out[3:1]"
         ),
     },
+    ("dybit-activation_decoder", "dybit4"): {
+        "an unsigned code has a sign": Fault(
+            "every_code", "dybit_activation_decoder", r"code\[3\] & has_sign", "code[3]"
+        ),
+        "minus zero is not zero": Fault(
+            "every_code", "dybit_activation_decoder", r"negative & \(\|code\[2:0\]\)", "negative"
+        ),
+        "a signed code is not doubled": Fault(
+            "every_code", "dybit_activation_decoder", r"{code\[2:0\], 1'b0}", "code"
+        ),
+    },
+    ("weight_pool-engine", "weight_pool32:act_bits=4"): {
+        "the lowest plane is subtracted": Fault(
+            "layers/gaps=0", "weight_pool_control", r"first & has_sign", "entry_final & has_sign"
+        ),
+        "a group begins with the sum of the last": Fault(
+            "layers/gaps=1", "weight_pool_result", r"partial & {\d+{~first}}", "partial"
+        ),
+        "a complement is not a negative": Fault(
+            "layers/gaps=2", "weight_pool_result", r"{~first}}, negative}", "{~first}}, 1'b0}"
+        ),
+        "results are overwritten while they are gathered": Fault(
+            "layers/gaps=3", "weight_pool_control", r"entry_final & bank_free;", "entry_final;"
+        ),
+        "only the first pixel has a bias": Fault(
+            "layers/gaps=4", "weight_pool_control", r"is_start <= bank_last;", "is_start <= 1'b0;"
+        ),
+        "an index is taken for another": Fault(
+            "every_row_and_index", "weight_pool_lane", r"index == 5'd30", "index == 5'd29"
+        ),
+        "two channels change places": Fault(
+            "network_layers",
+            "weight_pool_transposer",
+            r"(\w+_7\[\w+ \+: 1\]), (\w+_8\[\w+ \+: 1\])",
+            r"\2, \1",
+        ),
+        "a code does not wait": Fault(
+            "offers_before_ready", "weight_pool_control", r"o_ready \| ~o_valid", "1'b1"
+        ),
+        "reset leaves results to gather": Fault(
+            "reset_in_the_middle",
+            "weight_pool_control",
+            r"entry_last <= 1'b0; bank_valid <= 1'b0;",
+            "entry_last <= 1'b0;",
+        ),
+        "results are held a cycle too long": Fault(
+            "cycle_count", "weight_pool_control", r"~bank_valid \| bank_done", "~bank_valid"
+        ),
+    },
 }  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def datapath(spec):
 def units(spec):
     """Every unit of a number system, with every option."""
     path = datapath(spec)
-    yield from (unit for unit in (path.decoder(), path.product(), path.encoder()) if unit)
+    yield from (unit for unit in (path.decoder("weight"), path.product(), path.encoder()) if unit)
     yield Drain(path)
     yield Mac(path)
     for decoders, gating in itertools.product(("edge", "pe"), (False, True)):
@@ -615,7 +615,7 @@ def test_equal_units_are_one_module():
     counts = design.counts()
     element = ProcessingElement(datapath(spec), array.spec).module_name
     assert counts[element] == 6
-    assert counts[datapath(spec).decoder().module_name] == 5
+    assert counts[datapath(spec).decoder("weight").module_name] == 5
     assert counts[Drain(datapath(spec)).module_name] == 2
     assert sum(len(re.findall(r"^module ", text, re.M)) for text in design.modules.values()) == len(
         design.modules
@@ -838,7 +838,7 @@ def test_write_puts_everything_into_the_folder(tmp_path):
     assert content["clocks"] == ["clk"]
     assert content["resets"] == ["rst"]
     assert content["clock_ns"] == 1.5
-    assert content["modules"][datapath(SPECS[2]).decoder().module_name] == 2
+    assert content["modules"][datapath(SPECS[2]).decoder("weight").module_name] == 2
     assert sorted(content["files"]) == sorted(path.name for path in folder.iterdir())
     assert set(content["tools"]) == {"narrowgauge", "amaranth"}
     # Ports are those of the module, in number, direction, width and sign.
@@ -879,7 +879,7 @@ def test_constraints_leave_part_of_the_period_to_the_outside(tmp_path):
 
 
 def test_a_design_without_clock_is_constrained_all_the_same(tmp_path):
-    unit = datapath(SPECS[2]).decoder()
+    unit = datapath(SPECS[2]).decoder("weight")
     design = write(unit, tmp_path, clock_ns=1.0)
     text = (tmp_path / f"{design.top}.sdc").read_text()
     assert "create_clock -name outside -period 1\n" in text
