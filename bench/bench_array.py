@@ -43,11 +43,11 @@ def measure(
     datapath: Datapath, quantised: QuantisedNetwork, cache: Cache | None = None, **options: object
 ) -> tuple[float, float, float, dict[str, float]]:
     """Area per element, critical path, energy per product, and its split."""
-    spec = ArraySpec(mac=datapath.spec, **({"rows": 16, "cols": 16} | options))  # type: ignore[arg-type]
+    spec = ArraySpec(mac=datapath.spec, **({"rows": 16, "cols": 16} | options))
     array = MappedArray(datapath, spec, load("nangate45"), clock_ns=CLOCK_NS, cache=cache)
     images = digits().data.images[::17]
     streams = [stream for stream in quantised.streams(images) if stream.name == LAYER]
-    batch = cut_tiles(spec, streams, streams[0].output_codec.spec, seed=1)  # type: ignore[union-attr]
+    batch = cut_tiles(spec, streams, streams[0].output_codec.spec, seed=1)
     split, _ = unit_energy(array, array.run(batch), batch.products)
     area = array.area_um2 / (spec.rows * spec.cols)
     return area, array.critical_path_ns, sum(split.values()), split

@@ -29,7 +29,7 @@ def accuracies(network: Network, data: Data, bits: int) -> list[float]:
     assert data.labels is not None
 
     def run(text: str, method: str) -> float:
-        system = parse(text).system(method)  # type: ignore[arg-type]
+        system = parse(text).system(method)
         quantised = quantise(network, system, data.calibration)
         return accuracy(quantised.run(data.images), data.labels)
 

@@ -51,7 +51,7 @@ def dybit_datapath(weight_bits: int, bits: int) -> DybitDatapath:
 def fused_batch(mac: DybitFusedMacSpec, batch: TileBatch, stream: LayerStream) -> TileBatch:
     """Tiles of an array of one precision, as words of the fused one."""
     weights, activations = stream.operands.weight_spec, stream.operands.activation_spec
-    result = stream.output_codec.spec  # type: ignore[union-attr]
+    result = stream.output_codec.spec
     narrow = mac.is_narrow(weights, activations)
     columns = mac.words(weights, np.swapaxes(batch.weights, 1, 2), narrow=narrow)
     shift = mac.sum_shift(weights, activations) - int(activations.signed)
@@ -109,7 +109,7 @@ def arrays() -> None:
         spec = ArraySpec(mac=datapath.spec, rows=SIZE, cols=SIZE)
         array = MappedArray(datapath, spec, load(LIBRARY), clock_ns=CLOCK_NS)
         parts = streams(name)
-        result = parts[0].output_codec.spec  # type: ignore[union-attr]
+        result = parts[0].output_codec.spec
         batch = cut_tiles(replace(spec, mac=plain.spec), parts, result, seed=1)
         if isinstance(datapath.spec, DybitFusedMacSpec):
             batch = fused_batch(datapath.spec, batch, parts[0])

@@ -101,7 +101,7 @@ def main() -> None:
         spec = ArraySpec(mac=datapath.spec, rows=16, cols=16, zero_gating=zero_gating)
         array = MappedArray(datapath, spec, library, clock_ns=CLOCK_NS)
         parts = streams(name)
-        batch = cut_tiles(spec, parts, parts[0].output_codec.spec, seed=1)  # type: ignore[union-attr]
+        batch = cut_tiles(spec, parts, parts[0].output_codec.spec, seed=1)
         split, _ = unit_energy(array, array.run(batch), batch.products)
         energy = sum(split.values())
         element, whole = array.units["pe"].mapped.area_um2, array.area_um2 / 256

@@ -117,7 +117,7 @@ class EngineRun:
         self.expected = stream.output_codes[chosen]
         self.outputs = self.expected.shape[-1]
         self.products = chosen.size * self.outputs * operands.activation_codes.shape[1]
-        result = stream.output_codec.spec  # type: ignore[union-attr]
+        result = stream.output_codec.spec
         self.settings = spec.settings(
             operands.spec, operands.activation_spec, result, self.outputs
         ) | {"relu": int(stream.relu)}
@@ -267,7 +267,7 @@ def fixed_array(library: CellLibrary, layers: list[str]) -> tuple[float, dict[st
     energy = {}
     for name in layers:
         parts = [stream for stream in streams if stream.name == name]
-        batch = cut_tiles(spec, parts, parts[0].output_codec.spec, seed=1)  # type: ignore[union-attr]
+        batch = cut_tiles(spec, parts, parts[0].output_codec.spec, seed=1)
         energy[name] = sum(unit_energy(array, array.run(batch), batch.products)[0].values())
     return array.area_um2 / (spec.rows * spec.cols), energy
 
@@ -305,7 +305,7 @@ def main(entries: int, lanes: int, layers: list[str]) -> None:
                 continue
             energy, cycles, count = engine.run(stream)
             total = sum(sum(split.values()) for split in energy.values()) / count
-            outputs = stream.output_codes.shape[1]  # type: ignore[union-attr]
+            outputs = stream.output_codes.shape[1]
             print(
                 f"{stream.name:8} {act_bits:2} {count / cycles:14.1f} {total:10.4f} "
                 f"{baseline[stream.name]:7.4f} {total / baseline[stream.name]:6.3f} "

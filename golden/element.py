@@ -111,6 +111,7 @@ class ElementSpec(Spec):
         """
 
     def __str__(self) -> str:
+        # Only subclasses are dataclasses.
         parameters = [f.name for f in fields(self) if f.name != "bits"]  # type: ignore[arg-type]
         shown = [f"{name}={text}" for name in parameters if (text := self.show(name)) is not None]
         return f"{self.stem}{self.bits}" + (":" + ",".join(shown) if shown else "")

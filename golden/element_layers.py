@@ -5,7 +5,6 @@ Dot products are exact.  Their one rounding goes straight to the nearest code wh
 powers of two, and through the common requantiser where one is not (spec/README.md, section 4).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -120,16 +119,6 @@ class ElementOperands:
     bias_q: npt.NDArray[np.int64]
     accumulators: npt.NDArray[np.int64]
     accumulator_unit: float
-
-    @property
-    def accumulator_exp(self) -> int:
-        """Base-2 logarithm of ``accumulator_unit``; ValueError if that is no power of two."""
-        fraction, exp = math.frexp(self.accumulator_unit)
-        if fraction != 0.5:
-            raise ValueError(
-                f"accumulator_unit must be a power of two, not {self.accumulator_unit}"
-            )
-        return exp - 1
 
 
 class _ExactProduct:

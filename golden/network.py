@@ -113,11 +113,11 @@ class Node:
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """Shape of the result without the batch; ValueError if the inputs do not fit."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of node has its own
 
     def apply(self, *tensors: Floats) -> Floats:
         """Compute the result for a batch; a new array wherever ``computes`` is true."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of node has its own
 
 
 def _check_window(node: Node, **sizes: tuple[int, ...]) -> None:
@@ -207,7 +207,7 @@ class MacNode(Node):
 
     def matrices(self) -> npt.NDArray[np.float32]:
         """Weights as [groups, k, n], in the order of :meth:`columns`."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of node has its own
 
     def columns(self, x: Floats) -> Floats:
         """Lay out the inputs of all dot products of a batch as [groups, m, k].
@@ -215,7 +215,7 @@ class MacNode(Node):
         There is one row for each output pixel: rows run over image, output row and output column,
         k over kernel row, kernel column and, innermost, input channel.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of node has its own
 
     def biases(self) -> npt.NDArray[np.float32]:
         """Bias as [groups, n]."""

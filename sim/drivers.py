@@ -121,7 +121,7 @@ class Device:
         getattr(self.dut, port).value = word
 
     def configure(self, layer: Layer, bias_q: Any, *, relu: bool) -> None:
-        """Set formats, bias (in units of accumulator_exp) and ReLU."""
+        """Set formats, bias (in units of the golden accumulator) and ReLU."""
         mac = self.parameters.system.mac
         for port, value in mac.settings(*layer).items():
             self.set(port, value)
