@@ -8,7 +8,6 @@ so what is measured is what was verified.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +22,11 @@ from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unp
 from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.netlist import CellClass, Netlist, classify
-from synth.timing import Path, Timing, analyse
-from synth.verilog import VerilogDesign, to_verilog
-from synth.yosys import MappedNetlist, map_netlist
+from synth.timing import Path
+from synth.units import MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.verilog import to_verilog
 
-__all__ = ["ArrayRun", "MappedArray", "MappedUnit", "TileBatch"]
+__all__ = ["MappedArray", "TileBatch"]
 
 #: Most lanes of processing elements that are simulated at once; the rest of a wide array's
 #: columns is left out, because all columns of a batch carry the same kind of data.
@@ -67,62 +66,7 @@ class TileBatch:
     products: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class MappedUnit:
-    """One distinct module of an array.
-
-    Attributes
-    ----------
-    name : str
-        Module.
-    count : int
-        Instances in the array.
-    mapped : MappedNetlist
-        Cells.
-    netlist : Netlist
-        The same, levelised.
-    classes : tuple of str
-        What each instance of ``netlist`` is there for.
-    timing : Timing
-        Longest paths.
-    """
-
-    name: str
-    count: int
-    mapped: MappedNetlist
-    netlist: Netlist
-    classes: tuple[str, ...]
-    timing: Timing
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArrayRun:
-    """Switching activity of a batch of tiles.
-
-    Attributes
-    ----------
-    activity : dict of str to Activity
-        By unit; ``lane_cycles`` counts simulated instances times cycles.
-    cycles : int
-        Cycles of one tile.
-    simulated : dict of str to int
-        Instances of each unit in one tile that were simulated.
-    """
-
-    activity: dict[str, Activity]
-    cycles: int
-    simulated: dict[str, int]
-
-
-def _sources(design: VerilogDesign, name: str) -> dict[str, str]:
-    """Collect module ``name`` and all that is in it, by module."""
-    sources = {name: design.modules[name]}
-    for child in design.children[name]:
-        sources |= _sources(design, child)
-    return sources
-
-
-class MappedArray:
+class MappedArray(MappedUnits):
     """Units of a systolic array, mapped to a cell library.
 
     Parameters
@@ -165,9 +109,6 @@ class MappedArray:
         self.datapath = datapath
         self.spec = spec
         self.library = library
-        self.clock_ns = clock_ns
-        self.wire_cap_ff = wire_cap_ff
-        self._cache = cache
         top = SystolicArray(datapath, spec)
         self.cycles = top.cycles
         self.verilog = to_verilog(top)
@@ -195,32 +136,27 @@ class MappedArray:
         for part, _ in parts.values():
             mark_used(part)  # made for its name alone; it stands in `top` already
         names = {role: part.module_name for role, (part, _) in parts.items()}
-        distinct = sorted(set(names.values()))
-        with ThreadPoolExecutor(workers) as pool:
-            units = dict(zip(distinct, pool.map(self._map, distinct), strict=True))
-        self.units = {
+        modules = map_modules(
+            self.verilog,
+            names.values(),
+            library,
+            clock_ns=clock_ns,
+            wire_cap_ff=wire_cap_ff,
+            workers=workers,
+            cache=cache,
+        )
+        units = {
             role: MappedUnit(
                 name=names[role],
                 count=count,
-                mapped=units[names[role]][0],
-                netlist=units[names[role]][1],
-                classes=self._classes(role, units[names[role]][1]),
-                timing=units[names[role]][2],
+                classes=self._classes(role, modules[names[role]].netlist),
+                mapped=modules[names[role]].mapped,
+                netlist=modules[names[role]].netlist,
+                timing=modules[names[role]].timing,
             )
             for role, (_, count) in parts.items()
         }
-
-    def _map(self, name: str) -> tuple[MappedNetlist, Netlist, Timing]:
-        """Map one module, with all that is in it."""
-        mapped = map_netlist(
-            _sources(self.verilog, name),
-            name,
-            self.library,
-            clock_ns=self.clock_ns,
-            cache=self._cache,
-        )
-        timing = analyse(mapped.module, self.library, wire_cap_ff=self.wire_cap_ff)
-        return mapped, Netlist(mapped, self.library), timing
+        super().__init__(units, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
 
     def _classes(self, role: str, netlist: Netlist) -> tuple[str, ...]:
         """Class of each cell: by structure in a processing element, by unit elsewhere."""
@@ -250,37 +186,6 @@ class MappedArray:
             str(CellClass.REGISTERS) if cell.ff is not None else logic for cell in netlist.instances
         )
 
-    @property
-    def area_um2(self) -> float:
-        """Area of all cells of the array, in square micrometres."""
-        return sum(unit.count * unit.mapped.area_um2 for unit in self.units.values())
-
-    @property
-    def cells(self) -> int:
-        """Cells of the array."""
-        return sum(unit.count * unit.mapped.cell_count for unit in self.units.values())
-
-    @property
-    def leakage_uw(self) -> float:
-        """Leakage of all cells, in microwatts."""
-        return (
-            sum(
-                unit.count
-                * sum(cell.cell.leakage_nw for cell in unit.netlist.instances if cell.cell)
-                for unit in self.units.values()
-            )
-            / 1e3
-        )
-
-    def area_breakdown_um2(self) -> dict[str, float]:
-        """Area by class of cell; adds up to `area_um2`."""
-        areas: dict[str, float] = {}
-        for unit in self.units.values():
-            for instance, kind in zip(unit.netlist.instances, unit.classes, strict=True):
-                if instance.cell is not None:
-                    areas[kind] = areas.get(kind, 0.0) + unit.count * instance.cell.area_um2
-        return areas
-
     def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:
         """Paths from register to register, longest first: units and the parts of each path.
 
@@ -303,12 +208,7 @@ class MappedArray:
                 paths.append((f"{role} edge", parts))
         return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
 
-    @property
-    def critical_path_ns(self) -> float:
-        """Shortest clock period."""
-        return sum(part.delay_ns for part in self.critical_paths()[0][1])
-
-    def run(self, batch: TileBatch) -> ArrayRun:
+    def run(self, batch: TileBatch) -> UnitsRun:
         """Run tiles on the mapped netlists.
 
         Raises
@@ -383,7 +283,7 @@ class _Run:
         """One bit for all lanes."""
         return np.full((1, words), ~np.uint64(0) if value else np.uint64(0))
 
-    def run(self) -> ArrayRun:
+    def run(self) -> UnitsRun:
         """Step all units through one tile, and compare the results."""
         batch, spec = self.batch, self.array.spec
         cycles = self.array.cycles(self.length)
@@ -415,7 +315,7 @@ class _Run:
             if (result := self._drains(sums, shift, give, bias)) is not None:
                 results.append(result)
         self._compare(results)
-        return ArrayRun(
+        return UnitsRun(
             activity={
                 role: unit.activity().since(before[role]) for role, unit in self.units.items()
             },

@@ -29,7 +29,7 @@ from synth.netlist import CONSTANT_1, Netlist
 from synth.timing import Timing
 
 if TYPE_CHECKING:
-    from synth.array import ArrayRun, MappedArray
+    from synth.units import MappedUnits, UnitsRun
 
 __all__ = ["Energy", "EnergyModel", "unit_energy"]
 
@@ -292,15 +292,15 @@ def _slews(netlist: Netlist, timing: Timing | None) -> list[float]:
 
 
 def unit_energy(
-    array: "MappedArray", run: "ArrayRun", operations: float
+    hardware: "MappedUnits", run: "UnitsRun", operations: float
 ) -> tuple[dict[str, float], float]:
-    """Energy of an array per operation.
+    """Energy of some hardware per operation.
 
     Parameters
     ----------
-    array : MappedArray
-        Units, and how often the array has each.
-    run : ArrayRun
+    hardware : MappedUnits
+        Units, and how often the hardware has each.
+    run : UnitsRun
         Activity of the units; those that were not simulated spend what the others of their kind
         do on average.
     operations : float
@@ -315,8 +315,8 @@ def unit_energy(
     """
     split: dict[str, float] = {}
     annotated = 1.0
-    models = _array_models(array)
-    for role, unit in array.units.items():
+    models = _unit_models(hardware)
+    for role, unit in hardware.units.items():
         model = models[role]
         share = unit.count / run.simulated[role]
         for energy in model.measure(run.activity[role]):
@@ -326,21 +326,21 @@ def unit_energy(
     return split, annotated
 
 
-# An array runs on the tiles of many layers.
-_models: WeakKeyDictionary["MappedArray", dict[str, EnergyModel]] = WeakKeyDictionary()
+# Hardware runs on the operands of many layers.
+_models: WeakKeyDictionary["MappedUnits", dict[str, EnergyModel]] = WeakKeyDictionary()
 
 
-def _array_models(array: "MappedArray") -> dict[str, EnergyModel]:
-    """Energy model of each unit of an array."""
-    if array not in _models:
-        _models[array] = {
+def _unit_models(hardware: "MappedUnits") -> dict[str, EnergyModel]:
+    """Energy model of each unit."""
+    if hardware not in _models:
+        _models[hardware] = {
             role: EnergyModel(
                 unit.netlist,
                 unit.classes,
-                clock_ns=array.clock_ns,
+                clock_ns=hardware.clock_ns,
                 timing=unit.timing,
-                wire_cap_ff=array.wire_cap_ff,
+                wire_cap_ff=hardware.wire_cap_ff,
             )
-            for role, unit in array.units.items()
+            for role, unit in hardware.units.items()
         }
-    return _models[array]
+    return _models[hardware]

@@ -1,0 +1,193 @@
+"""Hardware as mapped netlists of its distinct units, each with the number of its instances."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from synth.activity import Activity
+from synth.cache import Cache
+from synth.cells import CellLibrary
+from synth.netlist import Netlist
+from synth.timing import Path, Timing, analyse
+from synth.verilog import VerilogDesign
+from synth.yosys import MappedNetlist, map_netlist
+
+__all__ = ["MappedModule", "MappedUnit", "MappedUnits", "UnitsRun", "map_modules"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedModule:
+    """One module of a design, with all that is in it.
+
+    Attributes
+    ----------
+    mapped : MappedNetlist
+        Cells.
+    netlist : Netlist
+        The same, levelised.
+    timing : Timing
+        Longest paths.
+    """
+
+    mapped: MappedNetlist
+    netlist: Netlist
+    timing: Timing
+
+
+@dataclass(frozen=True, kw_only=True)
+class MappedUnit(MappedModule):
+    """One distinct unit of some hardware.
+
+    Attributes
+    ----------
+    name : str
+        Module.
+    count : int
+        Instances in the hardware.
+    classes : tuple of str
+        What each instance of ``netlist`` is there for.
+    """
+
+    name: str
+    count: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsRun:
+    """Switching activity of some work.
+
+    Attributes
+    ----------
+    activity : dict of str to Activity
+        By unit; ``lane_cycles`` counts simulated instances times cycles.
+    cycles : int
+        Cycles of the hardware for one of the streams that were simulated side by side.
+    simulated : dict of str to int
+        Instances of each unit in one such stream that were simulated.
+    """
+
+    activity: dict[str, Activity]
+    cycles: int
+    simulated: dict[str, int]
+
+
+def map_modules(
+    design: VerilogDesign,
+    names: Iterable[str],
+    library: CellLibrary,
+    *,
+    clock_ns: float,
+    wire_cap_ff: float = 0.0,
+    workers: int = 2,
+    cache: Cache | None = None,
+) -> dict[str, MappedModule]:
+    """Map modules of a design, each flattened with all that is in it.
+
+    Parameters
+    ----------
+    design : VerilogDesign
+        Verilog of the whole hardware.
+    names : iterable of str
+        Modules; a name may occur more than once.
+    library : CellLibrary
+        Cells.
+    clock_ns : float
+        Clock period that mapping aims at.
+    wire_cap_ff : float
+        Capacitance of the wire to every pin.
+    workers : int
+        Yosys processes at a time.
+    cache : Cache, optional
+        Where mapped netlists are kept, see `synth.yosys.map_netlist`.
+    """
+
+    def make(name: str) -> MappedModule:
+        mapped = map_netlist(_sources(design, name), name, library, clock_ns=clock_ns, cache=cache)
+        timing = analyse(mapped.module, library, wire_cap_ff=wire_cap_ff)
+        return MappedModule(mapped=mapped, netlist=Netlist(mapped, library), timing=timing)
+
+    distinct = sorted(set(names))
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(distinct, pool.map(make, distinct), strict=True))
+
+
+def _sources(design: VerilogDesign, name: str) -> dict[str, str]:
+    """Collect module ``name`` and all that is in it, by module."""
+    sources = {name: design.modules[name]}
+    for child in design.children[name]:
+        sources |= _sources(design, child)
+    return sources
+
+
+class MappedUnits:
+    """Hardware as its mapped units.
+
+    Memories that a flow replaces by macros are none of them.
+
+    Parameters
+    ----------
+    units : mapping of str to MappedUnit
+        Units by role.
+    clock_ns : float
+        Clock period that mapping aimed at.
+    wire_cap_ff : float
+        Capacitance of the wire to every pin.
+
+    Attributes
+    ----------
+    units, clock_ns, wire_cap_ff
+        As given.
+    """
+
+    def __init__(
+        self, units: Mapping[str, MappedUnit], *, clock_ns: float, wire_cap_ff: float = 0.0
+    ) -> None:
+        self.units = dict(units)
+        self.clock_ns = clock_ns
+        self.wire_cap_ff = wire_cap_ff
+
+    @property
+    def area_um2(self) -> float:
+        """Area of all cells, in square micrometres."""
+        return sum(unit.count * unit.mapped.area_um2 for unit in self.units.values())
+
+    @property
+    def cells(self) -> int:
+        """All cells."""
+        return sum(unit.count * unit.mapped.cell_count for unit in self.units.values())
+
+    @property
+    def leakage_uw(self) -> float:
+        """Leakage of all cells, in microwatts."""
+        return (
+            sum(
+                unit.count
+                * sum(cell.cell.leakage_nw for cell in unit.netlist.instances if cell.cell)
+                for unit in self.units.values()
+            )
+            / 1e3
+        )
+
+    def area_breakdown_um2(self) -> dict[str, float]:
+        """Area by class of cell; adds up to `area_um2`."""
+        areas: dict[str, float] = {}
+        for unit in self.units.values():
+            for instance, kind in zip(unit.netlist.instances, unit.classes, strict=True):
+                if instance.cell is not None:
+                    areas[kind] = areas.get(kind, 0.0) + unit.count * instance.cell.area_um2
+        return areas
+
+    def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:
+        """Paths from register to register, longest first: units and the parts of each path."""
+        paths: list[tuple[str, Sequence[Path]]] = []
+        for unit in self.units.values():
+            path = unit.timing.critical_path
+            if path is not None:
+                paths.append((unit.name, [path]))
+        return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
+
+    @property
+    def critical_path_ns(self) -> float:
+        """Shortest clock period."""
+        return sum(part.delay_ns for part in self.critical_paths()[0][1])
