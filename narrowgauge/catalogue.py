@@ -1,12 +1,14 @@
 """All designs by name: what ``generate``, ``test`` and ``formats`` know of.
 
-A number system is added by its line in ``SYSTEMS``; its designs follow from the units that every
-number system has.
+A number system is added by its entry in ``SYSTEMS``, a unit by its entry in ``UNITS``; a design is
+a unit of a number system, and everything that is asked of it follows from these two entries.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+import numpy.typing as npt
 
 from golden.dybit_mac import DybitMacSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
@@ -23,7 +25,7 @@ from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
 from hdl.weight_pool import WeightPoolDatapath, WeightPoolEngine
 
-__all__ = ["DESIGNS", "SYSTEMS", "Design", "Options", "System", "find"]
+__all__ = ["DESIGNS", "SYSTEMS", "UNITS", "Design", "Options", "System", "Unit", "find"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +111,75 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+def _no_attributes(component: Any) -> dict[str, Any]:
+    return {}
+
+
+def _no_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A kind of hardware that number systems are offered as.
+
+    Attributes
+    ----------
+    description : str
+        One line for tables.
+    bench : str
+        Module of the cocotb test bench.
+    build : callable
+        Makes the component of what :attr:`System.datapath` returned and :class:`Options`.
+    options : tuple of str
+        Fields of :class:`Options` that it heeds.
+    attributes : callable
+        What the bench is told that the built component states of itself, as JSON can say it.
+    arrays : callable
+        Real tensors for the bench, by name, for a format string; none if there are none.
+    sizes : tuple of Options
+        What the regression builds for the first preset of a number system.  The other presets get
+        the first of these, because the structure does not depend on the format.
+    gate_sizes : tuple of Options
+        What it maps to cells; small, for mapping and the simulation of cells take long.
+    gate_spec : str, optional
+        Format that it maps; the first preset by default.
+    datapath : callable, optional
+        As :attr:`System.datapath`, in its place.
+    model : str, optional
+        File of :mod:`sim` with the bench's ``make_system``; by default that of the number system.
+    """
+
+    description: str
+    bench: str
+    build: Callable[[Any, Options], Any]
+    options: tuple[str, ...] = ("length",)
+    attributes: Callable[[Any], dict[str, Any]] = _no_attributes
+    arrays: Callable[[str], dict[str, npt.NDArray[Any]]] = _no_arrays
+    sizes: tuple[Options, ...] = (Options(),)
+    gate_sizes: tuple[Options, ...] = (Options(),)
+    gate_spec: str | None = None
+    datapath: Callable[[Any, int], Any] | None = None
+    model: str | None = None
+
+    def label(self, options: Options) -> str:
+        """Sizes, and what else is not as usual, in one word; empty if all is."""
+        words = []
+        for field in fields(options):
+            value = getattr(options, field.name)
+            if field.name not in self.options or field.name == "cols":
+                continue
+            if field.name == "rows":
+                words.append(f"{value}x{options.cols}" if "cols" in self.options else f"{value}")
+            elif value != field.default:
+                mark = value if isinstance(value, str) else f"{field.name}={value}"
+                words.append(field.name if value is True else mark)
+        return "-".join(words)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """A unit that can be generated, tested and measured.
+    """A unit of a number system, which can be generated, tested and measured.
 
     Attributes
     ----------
@@ -119,25 +187,37 @@ class Design:
         ``<stem>-<unit>``.
     stem : str
         Number system.
-    unit : str
-        Key of ``UNITS``.
-    description : str
-        One line for tables.
-    presets : tuple of str
-        Format strings, the default one first.
-    bench : str
-        Module of the cocotb test bench.
-    build : callable
-        Makes the component for a format and options.
+    unit : Unit
+        What kind of hardware it is.
     """
 
     name: str
     stem: str
-    unit: str
-    description: str
-    presets: tuple[str, ...]
-    bench: str
-    build: Callable[[Any, Options], Any]
+    unit: Unit
+
+    @property
+    def description(self) -> str:
+        """One line for tables."""
+        return self.unit.description
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Format strings, the default one first."""
+        return SYSTEMS[self.stem].presets
+
+    @property
+    def model(self) -> str:
+        """File of :mod:`sim` that has the number system for the bench."""
+        return self.unit.model or self.stem
+
+    def datapath(self, form: Any, options: Options) -> Any:
+        """Arithmetic for a format; its ``spec`` is what the bench is told of the number system."""
+        make = self.unit.datapath or SYSTEMS[self.stem].datapath
+        return make(form, options.length)
+
+    def build(self, form: Any, options: Options) -> Any:
+        """Make the component."""
+        return self.unit.build(self.datapath(form, options), options)
 
 
 def _array(datapath: Datapath, options: Options) -> SystolicArray:
@@ -151,58 +231,89 @@ def _array(datapath: Datapath, options: Options) -> SystolicArray:
     return SystolicArray(datapath, spec)
 
 
-#: What a number system can be offered as: description, bench and builder by unit.
-UNITS: dict[str, tuple[str, str, Callable[[Any, Options], Any]]] = {
-    "decoder": (
-        "combinational decoder of one code",
-        "sim.tb_decoder",
-        lambda datapath, options: datapath.decoder("weight"),
+#: Numbers of products for which the cycles of a tile are stated to the bench.
+TILE_LENGTHS = (3, 1, 7, 2, 3)
+
+
+def _array_attributes(array: SystolicArray) -> dict[str, Any]:
+    return {
+        "rows": array.spec.rows,
+        "cols": array.spec.cols,
+        "tiles": [[length, array.cycles(length)] for length in TILE_LENGTHS],
+    }
+
+
+def _layer_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
+    # Reading networks takes as long to load as all of this file.
+    from narrowgauge.tensors import layer_tensors
+
+    return layer_tensors(spec)
+
+
+def _pool_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
+    from narrowgauge.tensors import pool_tensors
+
+    return pool_tensors(spec)
+
+
+def _engine_attributes(engine: WeightPoolEngine) -> dict[str, Any]:
+    spec = engine.spec
+    return {"latency": [spec.latency(bits) for bits in range(1, spec.max_act_bits + 1)]}
+
+
+#: What a number system can be offered as, by the word after the hyphen of a design's name.
+UNITS: dict[str, Unit] = {
+    "decoder": Unit(
+        description="combinational decoder of one code",
+        bench="sim.tb_decoder",
+        build=lambda datapath, options: datapath.decoder("weight"),
     ),
-    "activation_decoder": (
-        "combinational decoder of one activation, where it is not that of a weight",
-        "sim.tb_decoder",
-        lambda datapath, options: datapath.decoder("activation"),
+    "activation_decoder": Unit(
+        description="combinational decoder of one activation, where it is not that of a weight",
+        bench="sim.tb_decoder",
+        build=lambda datapath, options: datapath.decoder("activation"),
     ),
-    "encoder": (
-        "combinational encoder: one rounding of an exact sum",
-        "sim.tb_encoder",
-        lambda datapath, options: datapath.encoder(),
+    "encoder": Unit(
+        description="combinational encoder: one rounding of an exact sum",
+        bench="sim.tb_encoder",
+        build=lambda datapath, options: datapath.encoder(),
     ),
-    "mac": (
-        "streaming multiply-accumulate: decode, multiply, sum exactly, encode once",
-        "sim.tb_mac",
-        lambda datapath, options: Mac(datapath),
+    "mac": Unit(
+        description="streaming multiply-accumulate: decode, multiply, sum exactly, encode once",
+        bench="sim.tb_mac",
+        build=lambda datapath, options: Mac(datapath),
+        attributes=lambda mac: {"latency": mac.latency},
     ),
-    "array": (
-        "output-stationary systolic array with bias, ReLU and encoders",
-        "sim.tb_array",
-        _array,
+    "array": Unit(
+        description="output-stationary systolic array with bias, ReLU and encoders",
+        bench="sim.tb_array",
+        build=_array,
+        options=("rows", "cols", "length", "decoders", "zero_gating"),
+        attributes=_array_attributes,
+        arrays=_layer_tensors,
+        sizes=(
+            Options(rows=4, cols=4),
+            Options(rows=1, cols=3),
+            Options(rows=3, cols=1, zero_gating=True),
+            Options(rows=2, cols=5, decoders="pe"),
+            Options(rows=3, cols=2, decoders="pe", zero_gating=True),
+            Options(rows=16, cols=16),
+        ),
+        gate_sizes=(Options(rows=2, cols=3),),
     ),
-    "engine": (
-        "bit-serial look-up engine: a table row per plane, lanes that gather by index",
-        "sim.tb_weight_pool",
-        lambda datapath, options: WeightPoolEngine(datapath.spec),
+    "engine": Unit(
+        description="bit-serial look-up engine: a table row per plane, lanes that gather by index",
+        bench="sim.tb_weight_pool",
+        build=lambda datapath, options: WeightPoolEngine(datapath.spec),
+        attributes=_engine_attributes,
+        arrays=_pool_tensors,
     ),
 }
 
 
-def _design(stem: str, unit: str) -> Design:
-    system = SYSTEMS[stem]
-    description, bench, build = UNITS[unit]
-    return Design(
-        name=f"{stem}-{unit}",
-        stem=stem,
-        unit=unit,
-        description=description,
-        presets=system.presets,
-        bench=bench,
-        build=lambda form, options: build(system.datapath(form, options.length), options),
-    )
-
-
 #: All designs by name.
 DESIGNS: dict[str, Design] = {
-    f"{stem}-{unit}": _design(stem, unit)
+    f"{stem}-{unit}": Design(name=f"{stem}-{unit}", stem=stem, unit=UNITS[unit])
     for stem, system in SYSTEMS.items()
     for unit in system.units
 }

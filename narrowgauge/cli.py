@@ -248,10 +248,9 @@ def generate(
     options = {name: value for name, value in sizes.items() if value is not None}
     if zero_gating:
         options["zero_gating"] = True
-    if unit.unit != "array":
-        for name in options:
-            if name != "length":
-                raise ValueError(f"{name} must be left out for {unit.name}, which is no array")
+    for name in options:
+        if name not in unit.unit.options:
+            raise ValueError(f"{name} must be left out for {unit.name}, which has no such option")
     with result_folder(output, "generate") as folder:
         component = unit.build(form, catalogue.Options(**options))
         write(component, folder, spec=str(form), clock_ns=clock_ns)

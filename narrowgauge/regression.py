@@ -3,7 +3,6 @@
 ``narrowgauge test`` is its command.  Nothing is printed here; progress goes to a callback.
 """
 
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -11,20 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from golden.formats import parse
-from golden.inference import quantise
 from golden.spec import check_int
-from golden.weight_pool import WeightPoolFormat
-from golden.weight_pool_system import PoolOperands
-from narrowgauge.catalogue import DESIGNS, SYSTEMS, Design, Options, find
-from narrowgauge.networks import digits, retrained_digits
-from narrowgauge.onnx_reader import read
+from narrowgauge.catalogue import DESIGNS, Design, Options, find
 from narrowgauge.workers import worker_pool
 from sim.runner import BenchJob, Simulator, find_simulator, workspace
 from synth.verilog import to_verilog
@@ -33,25 +25,6 @@ __all__ = ["DEFAULT_SEED", "Case", "Outcome", "bench_job", "cases", "default_see
 
 #: Seed of all stimuli unless another one is asked for.
 DEFAULT_SEED = 1
-
-#: Arrays that are tested for the first preset of a number system.  The other presets get the first
-#: of them, because the structure does not depend on the format.
-ARRAYS = (
-    Options(rows=4, cols=4),
-    Options(rows=1, cols=3),
-    Options(rows=3, cols=1, zero_gating=True),
-    Options(rows=2, cols=5, decoders="pe"),
-    Options(rows=3, cols=2, decoders="pe", zero_gating=True),
-    Options(rows=16, cols=16),
-)
-
-#: Numbers of products for which the cycles of a tile are stated to the bench.
-TILE_LENGTHS = (3, 1, 7, 2, 3)
-
-#: Images whose layers are run on an array, and the most rows of activations of each layer.
-IMAGES = 2
-LAYER_ROWS = 5
-LAYER_COLS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +48,8 @@ class Case:
     @property
     def name(self) -> str:
         """All of it in one word without spaces, for people to read and to select by."""
-        parts = [self.design, self.spec]
-        if find(self.design).unit == "array":
-            options = self.options
-            marks = ["pe"] * (options.decoders == "pe") + ["gated"] * options.zero_gating
-            parts.append("-".join([f"{options.rows}x{options.cols}", *marks]))
-        return "/".join(parts)
+        label = find(self.design).unit.label(self.options)
+        return "/".join(filter(None, [self.design, self.spec, label]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +133,7 @@ def cases(designs: Sequence[str] = (), specs: Sequence[str] = ()) -> list[Case]:
 def _design_cases(design: Design, specs: Sequence[str]) -> Iterator[Case]:
     wanted = [str(parse(spec)) for spec in specs if parse(spec).stem == design.stem]
     for index, spec in enumerate(wanted or ([] if specs else design.presets)):
-        arrays = ARRAYS if index == 0 else ARRAYS[:1]
-        for chosen in arrays if design.unit == "array" else (Options(),):
+        for chosen in design.unit.sizes if index == 0 else design.unit.sizes[:1]:
             yield Case(design=design.name, spec=spec, options=chosen)
 
 
@@ -187,32 +155,19 @@ def bench_job(
     """
     design, form = find(case.design), parse(case.spec)
     component = design.build(form, case.options)
-    mac = SYSTEMS[design.stem].datapath(form, case.options.length).spec
-    attributes: dict[str, Any] = {}
-    if design.unit == "mac":
-        attributes = {"latency": component.latency}
-    elif design.unit == "array":
-        attributes = {
-            "rows": component.spec.rows,
-            "cols": component.spec.cols,
-            "tiles": [[length, component.cycles(length)] for length in TILE_LENGTHS],
-        }
-    elif design.unit == "engine":
-        attributes = {"latency": [mac.latency(bits) for bits in range(1, mac.max_act_bits + 1)]}
-    make_arrays = {"array": _layer_arrays, "engine": _pool_arrays}.get(design.unit)
     verilog = to_verilog(component)
     return BenchJob(
         verilog=verilog.text,
         top=verilog.top,
-        bench=design.bench,
+        bench=design.unit.bench,
         parameters={
-            "stem": design.stem,
-            "mac": asdict(mac),
+            "stem": design.model,
+            "mac": asdict(design.datapath(form, case.options).spec),
             "ports": port_layouts(component),
-            "attributes": attributes,
+            "attributes": design.unit.attributes(component),
             "thorough": thorough,
         },
-        arrays={} if make_arrays is None else make_arrays(case.spec),
+        arrays=design.unit.arrays(case.spec),
         seed=seed,
         tests=tuple(tests),
     )
@@ -241,68 +196,6 @@ def _layout(shape: Any) -> dict[str, Any]:
             return {"width": width, "lanes": shape.length, "lane": _layout(shape.elem_shape)}
         case _:
             return {"width": width, "signed": Shape.cast(shape).signed}
-
-
-@functools.cache
-def _layer_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
-    """Operands and stored results of the layers of the embedded network, a few rows of each."""
-    embedded = digits()
-    if embedded.data.calibration is None:
-        raise ValueError("calibration of the embedded network must be there, not None")
-    form = parse(spec)
-    network = quantise(read(embedded.model_path), form.system(), embedded.data.calibration)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for stream in network.streams(embedded.data.images[:IMAGES]):
-        operands = stream.operands
-        # The logits are not rounded; a layer with weights of another number system runs elsewhere.
-        if stream.output_codes is None or operands.weight_spec.stem != form.stem:
-            continue
-        # From all over the layer: neighbouring pixels and channels are much alike.
-        rows = np.linspace(0, len(operands.activation_codes) - 1, LAYER_ROWS).astype(int)
-        cols = np.linspace(0, len(operands.bias_q) - 1, LAYER_COLS).astype(int)
-        arrays |= {
-            f"{stream.name}/activations": operands.activation_codes[rows],
-            f"{stream.name}/weights": operands.weight_codes[:, cols],
-            f"{stream.name}/bias_q": operands.bias_q[cols],
-            f"{stream.name}/results": stream.output_codes[np.ix_(rows, cols)],
-            f"{stream.name}/relu": np.array(stream.relu),
-            f"{stream.name}/weights_format": np.array(str(operands.weight_spec)),
-            f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
-            f"{stream.name}/result_format": np.array(str(stream.output_codec)),
-        }
-    return arrays
-
-
-@functools.cache
-def _pool_arrays(spec: str) -> dict[str, npt.NDArray[Any]]:
-    """Operands and stored results of the pooled layers of the embedded network as retrained."""
-    embedded = digits()
-    form = parse(spec)
-    assert isinstance(form, WeightPoolFormat)
-    retrained = retrained_digits(read(embedded.model_path), form)
-    if retrained is None or embedded.data.calibration is None:
-        return {}
-    network = quantise(*retrained, embedded.data.calibration)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for stream in network.streams(embedded.data.images[:1]):
-        operands = stream.operands
-        if not isinstance(operands, PoolOperands) or stream.output_codes is None:
-            continue
-        rows = np.linspace(0, len(operands.activation_codes) - 1, LAYER_ROWS).astype(int)
-        arrays |= {
-            "pool": operands.spec.pool,
-            "lut_range_exp": np.array(operands.spec.lut_range_exp),
-            "exact": np.array(operands.spec.exact),
-            f"{stream.name}/activations": operands.activation_codes[rows],
-            f"{stream.name}/channels": np.array(operands.channels),
-            f"{stream.name}/indices": operands.indices,
-            f"{stream.name}/bias_q": operands.bias_q,
-            f"{stream.name}/results": stream.output_codes[rows],
-            f"{stream.name}/relu": np.array(stream.relu),
-            f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
-            f"{stream.name}/result_format": np.array(str(stream.output_codec)),
-        }
-    return arrays
 
 
 def run(

@@ -390,7 +390,7 @@ def test_compare_twice(tmp_path, measured):
         (["generate", "fixed-mac", "tapered8", "-o", "out"],
          r"spec must be a format of fixed for fixed-mac, not tapered8"),
         (["generate", "fixed-mac", "-o", "out", "--rows", "2"],
-         r"rows must be left out for fixed-mac, which is no array"),
+         r"rows must be left out for fixed-mac, which has no such option"),
         (["generate", "fixed-mac", "-o", "out", "--zero-gating"],
          r"zero_gating must be left out for fixed-mac"),
         (["generate", "fixed-array", "-o", "out", "--rows", "0"],

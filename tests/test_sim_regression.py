@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import narrowgauge.regression
+import narrowgauge.tensors
 from golden.formats import parse
 from narrowgauge.catalogue import DESIGNS, Options
 from narrowgauge.regression import Case, bench_job, cases, default_seed, run
@@ -26,7 +26,8 @@ def test_all_cases():
     assert all(re.fullmatch(r"\S+", name) for name in names)
     arrays = [case for case in chosen if case.design == "tapered-array"]
     assert [case.name.split("/")[2] for case in arrays] == [
-        "4x4", "1x3", "3x1-gated", "2x5-pe", "3x2-pe-gated", "16x16", "4x4", "4x4", "4x4",
+        "4x4", "1x3", "3x1-zero_gating", "2x5-pe", "3x2-pe-zero_gating", "16x16",
+        "4x4", "4x4", "4x4",
     ]  # fmt: skip
 
 
@@ -155,8 +156,8 @@ def test_no_case():
 
 def test_no_calibration(monkeypatch):
     """A file of the embedded network without calibration images is an error in words."""
-    embedded = narrowgauge.regression.digits()
+    embedded = narrowgauge.tensors.digits()
     without = replace(embedded, data=replace(embedded.data, calibration=None))
-    monkeypatch.setattr(narrowgauge.regression, "digits", lambda: without)
+    monkeypatch.setattr(narrowgauge.tensors, "digits", lambda: without)
     with pytest.raises(ValueError, match="calibration of the embedded network must be there"):
-        narrowgauge.regression._layer_arrays("fixed7")
+        narrowgauge.tensors.layer_tensors("fixed7")
