@@ -167,6 +167,11 @@ class AbfpSystem:
             raise TypeError(f"format must be an AbfpFormat, not {self.format!r}")
         check_int("seed", self.seed, 0, None)
 
+    @property
+    def storage_bits(self) -> int:
+        """Nothing is shared by the layers."""
+        return 0
+
     def fit_network(self, network: Network) -> Self:
         """Nothing depends on the network as a whole."""
         return self

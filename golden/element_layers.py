@@ -309,6 +309,11 @@ class ElementSystem:
     format: ElementFormat
     method: Method = "sweep"
 
+    @property
+    def storage_bits(self) -> int:
+        """Nothing is shared by the layers."""
+        return 0
+
     def fit_network(self, network: Network) -> Self:
         """Nothing depends on the network as a whole."""
         return self

@@ -519,6 +519,11 @@ class ElpBsdSystem:
     method: Method = "sweep"
     outer: frozenset[str] = frozenset()
 
+    @property
+    def storage_bits(self) -> int:
+        """Nothing is shared by the layers."""
+        return 0
+
     def fit_network(self, network: Network) -> Self:
         """System that knows the first and the last layer."""
         nodes = network.mac_nodes

@@ -86,6 +86,10 @@ class PreparedLayer(Protocol):
 class NumberSystem(Protocol):
     """A number system as :func:`quantise` uses it; implementations keep no state in between."""
 
+    @property
+    def storage_bits(self) -> int:
+        """Bits in memory of what the weights of all layers share."""
+
     def fit_network(self, network: Network) -> Self:
         """System that knows what depends on the network as a whole; called before the others."""
 

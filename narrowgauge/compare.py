@@ -12,32 +12,33 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from golden.element_layers import ElementCodec
-from golden.fixed import FixedFormat
 from golden.formats import parse
 from golden.inference import Evaluation, LayerStream, QuantisedNetwork, quantise
-from golden.mac import ArraySpec
 from golden.network import Network
-from golden.spec import Format
-from narrowgauge.catalogue import SYSTEMS, Options
+from narrowgauge.array_machine import ArrayMachine
+from narrowgauge.machine import Machine, Settings
 from narrowgauge.onnx_reader import Data
-from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 from narrowgauge.workers import worker_pool
-from synth.array import MappedArray
 from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
-from synth.energy import unit_energy
 from synth.library import load
 from synth.yosys import yosys_version
 
-__all__ = ["DEFAULT_FORMATS", "SCHEMA", "Settings", "compare"]
+__all__ = ["DEFAULT_FORMATS", "MACHINES", "SCHEMA", "Settings", "compare"]
+
+#: What runs a format, by stem: called with the format, the operands of all layers, and settings.
+MACHINES: dict[str, Callable[[Any, Sequence[LayerStream], Settings], Machine]] = {
+    "fixed": ArrayMachine,
+    "tapered": ArrayMachine,
+    "dybit": ArrayMachine,
+    "elp_bsd": ArrayMachine,
+}
 
 #: Version of the form of the result.
 SCHEMA = 1
@@ -58,31 +59,6 @@ DEFAULT_FORMATS = (
 
 #: Images whose operands are streamed through the hardware.
 STREAM_IMAGES = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What all rows have in common.
-
-    Parameters
-    ----------
-    library : str
-        Name of a built-in cell library, or path of a Liberty file.
-    clock_ns : float
-        Clock period that mapping aims at.
-    options : Options
-        Hardware.
-    method : str
-        How formats are fitted, see :meth:`golden.spec.Format.fit`.
-    seed : int
-        Of the choice of tiles.
-    """
-
-    library: str = "nangate45"
-    clock_ns: float = 2.0
-    options: Options = field(default_factory=Options)
-    method: Any = "sweep"
-    seed: int = 1
 
 
 def compare(
@@ -126,9 +102,9 @@ def compare(
     parsed = [parse(text) for text in formats]
     names = [str(form) for form in parsed]
     for form in parsed:
-        if "array" not in SYSTEMS[form.stem].units:
-            known = ", ".join(stem for stem, system in SYSTEMS.items() if "array" in system.units)
-            raise ValueError(f"formats must have an array ({known}), not {form}")
+        if form.stem not in MACHINES:
+            known = ", ".join(MACHINES)
+            raise ValueError(f"formats must have hardware to compare ({known}), not {form}")
     if not names:
         raise ValueError("formats must name at least one format, not none")
     for name in names:
@@ -254,29 +230,28 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     evaluation = quantised.evaluate(data.images, data.labels)
     streams = list(quantised.streams(data.images[:: max(1, len(data.images) // STREAM_IMAGES)]))
 
-    arrays = _arrays(form, streams, settings)
-    array = arrays[form.stem]
-    layers = _layers(arrays, form, streams, settings, network, evaluation)
+    machine = MACHINES[form.stem](form, streams, settings)
+    rest = [stream for stream in streams if not machine.runs(stream)]
+    beside = ArrayMachine.beside(form, rest, settings) if rest else None
+    layers = _layers(machine, beside, streams, network, evaluation)
     macs = sum(layer["macs"] for layer in layers)
     energy = _weighted(layers, macs)
-    path_name, path = array.critical_paths()[0]
-    mac = array.spec.mac
+    hardware = machine.hardware
+    path_name, path = hardware.critical_paths()[0]
     return {
-        "design": f"{form.stem}-array",
+        "design": machine.design,
         "spec": name,
-        "weight_bits": mac.code_bits("weight"),
-        "activation_bits": mac.code_bits("activation"),
-        "accumulator_bits": mac.accumulator_width,
-        "length": mac.length,
-        "macs_per_cycle": array.spec.rows * array.spec.cols,
-        "utilisation": macs
-        / sum(layer["macs"] / layer["products_per_cycle"] for layer in layers)
-        / (array.spec.rows * array.spec.cols),
-        "area_um2": array.area_um2,
-        "area_per_mac_um2": array.area_um2 / (array.spec.rows * array.spec.cols),
-        "cells": array.cells,
-        "critical_path_ns": array.critical_path_ns,
-        "slack_ns": settings.clock_ns - array.critical_path_ns,
+        "weight_bits": machine.weight_bits,
+        "activation_bits": machine.activation_bits,
+        "accumulator_bits": machine.accumulator_bits,
+        "length": machine.length,
+        "macs_per_cycle": machine.products_per_cycle,
+        "utilisation": macs / sum(layer["macs"] / layer.pop("utilisation") for layer in layers),
+        "area_um2": hardware.area_um2,
+        "area_per_mac_um2": hardware.area_um2 / machine.products_per_cycle,
+        "cells": hardware.cells,
+        "critical_path_ns": hardware.critical_path_ns,
+        "slack_ns": settings.clock_ns - hardware.critical_path_ns,
         "critical_path_unit": path_name,
         "critical_path": [
             {
@@ -289,13 +264,16 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
             for step in part.steps
         ],
         "energy_per_mac_pj": sum(energy.values()),
-        "leakage_uw": array.leakage_uw,
-        "storage_bits_per_weight": sum(layer.storage_bits for layer in quantised.layers.values())
+        "leakage_uw": hardware.leakage_uw,
+        "storage_bits_per_weight": (
+            quantised.system.storage_bits
+            + sum(layer.storage_bits for layer in quantised.layers.values())
+        )
         / sum(node.weight.size for node in network.mac_nodes),
         "sqnr_db": _decibels(evaluation.sqnr_db),
         "accuracy": 100 * (evaluation.accuracy or 0.0),
         "float_accuracy": 100 * (evaluation.float_accuracy or 0.0),
-        "area_breakdown_um2": array.area_breakdown_um2(),
+        "area_breakdown_um2": hardware.area_breakdown_um2(),
         "energy_breakdown_pj": energy,
         "nets_annotated": min(layer.pop("nets_annotated") for layer in layers),
         "units": [
@@ -307,124 +285,65 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
                 "cells": unit.mapped.cell_count,
                 "critical_path_ns": unit.timing.critical_path_ns,
             }
-            for role, unit in array.units.items()
+            for role, unit in hardware.units.items()
         ],
         "layers": layers,
-        "values": _values(quantised, network),
-        "note": _note(arrays, form, streams, settings.clock_ns),
+        "values": _values(machine, quantised, network),
+        "note": _note(machine, beside, rest, settings.clock_ns),
     }
 
 
-def _values(quantised: QuantisedNetwork, network: Network) -> dict[str, Any]:
+def _values(machine: Machine, quantised: QuantisedNetwork, network: Network) -> dict[str, Any]:
     """Values that the weights of the largest layer can take."""
     node = max(network.mac_nodes, key=lambda node: node.matrices().size)
-    spec = quantised.layers[node.name].weight_spec  # type: ignore[attr-defined]
-    values = np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
-    return {"layer": node.name, "spec": str(spec), "values": values.tolist()}
-
-
-def _arrays(
-    form: Format, streams: Sequence[LayerStream], settings: Settings
-) -> dict[str, MappedArray]:
-    """Map the array of a format, and one for its layers that have fixed-point weights, by stem.
-
-    The latter takes activations in two's complement: those without a sign get one bit more.
-    """
-    by_stem: dict[str, list[LayerStream]] = {form.stem: []}
-    for stream in streams:
-        by_stem.setdefault(stream.operands.weight_spec.stem, []).append(stream)
-    arrays = {form.stem: _array(form, by_stem[form.stem], settings)}
-    for stem in by_stem.keys() - arrays.keys():
-        operands = [stream.operands for stream in by_stem[stem]]
-        beside = FixedFormat(
-            bits=max(layer.activation_spec.operand_bits for layer in operands),
-            weight_bits=max(layer.weight_spec.bits for layer in operands),
-        )
-        arrays[stem] = _array(beside, by_stem[stem], settings)
-    return arrays
+    spec, values = machine.values(quantised.layers[node.name])
+    return {"layer": node.name, "spec": spec, "values": values.tolist()}
 
 
 def _note(
-    arrays: Mapping[str, MappedArray],
-    form: Format,
-    streams: Sequence[LayerStream],
-    clock_ns: float,
+    machine: Machine, beside: Machine | None, rest: Sequence[LayerStream], clock_ns: float
 ) -> str:
-    """Say which layers another array runs, and whether the array is too slow for the clock."""
-    notes = []
-    path, _ = arrays[form.stem].critical_paths()[0]
-    if arrays[form.stem].critical_path_ns > clock_ns:
+    """Say which layers another array runs, and whether the hardware is too slow for the clock."""
+    notes = [machine.note] if machine.note else []
+    path, _ = machine.hardware.critical_paths()[0]
+    if machine.hardware.critical_path_ns > clock_ns:
         notes.append(f"{path} misses the clock of {clock_ns:g} ns, for which energy is stated")
-    names = {
-        stream.name: None for stream in streams if stream.operands.weight_spec.stem != form.stem
-    }
-    areas = [array.area_um2 for stem, array in arrays.items() if stem != form.stem]
-    if names:
+    if beside is not None:
+        names = dict.fromkeys(stream.name for stream in rest)
         notes.append(
             f"{', '.join(names)}: fixed-point weights, on an array of their own, whose energy "
-            f"counts but whose area, {areas[0]:.0f} um2, does not"
+            f"counts but whose area, {beside.hardware.area_um2:.0f} um2, does not"
         )
     return "; ".join(notes)
 
 
-def _array(form: Format, streams: Sequence[LayerStream], settings: Settings) -> MappedArray:
-    """Map the array of a format, with room for the longest dot product of the streams."""
-    options = settings.options
-    system = SYSTEMS[form.stem]
-    datapath = system.datapath(form, options.length)
-    needed = required_length(datapath.spec, [stream.operands for stream in streams])
-    if needed > options.length:
-        datapath = system.datapath(form, needed)
-    spec = ArraySpec(
-        mac=datapath.spec,
-        rows=options.rows,
-        cols=options.cols,
-        decoders=options.decoders,
-        zero_gating=options.zero_gating,
-    )
-    return MappedArray(datapath, spec, load(settings.library), clock_ns=settings.clock_ns)
-
-
 def _layers(
-    arrays: Mapping[str, MappedArray],
-    form: Format,
+    machine: Machine,
+    beside: Machine | None,
     streams: Sequence[LayerStream],
-    settings: Settings,
     network: Network,
     evaluation: Evaluation,
 ) -> list[dict[str, Any]]:
-    """Energy of each layer, from tiles of its operands on the mapped netlists."""
+    """Energy of each layer, from its operands on the mapped netlists."""
     layers = []
     for name, group in groupby(streams, key=lambda stream: stream.name):
         parts = list(group)
-        operands = parts[0].operands
-        array = arrays[operands.weight_spec.stem]
-        result_spec: Any
-        if isinstance(parts[0].output_codec, ElementCodec):
-            result_spec = parts[0].output_codec.spec
-        else:  # the logits leave the array like any other result
-            logits = operands.accumulators * operands.accumulator_unit
-            result_spec = form.fit(logits, "activations", settings.method)
-        if operands.weight_spec.stem != form.stem:
-            bits = array.spec.mac.bits
-            parts = [replace(part, operands=signed_operands(part.operands, bits)) for part in parts]
-            result_spec = signed_spec(result_spec, bits)
-        batch = cut_tiles(array.spec, parts, result_spec, settings.seed)
-        run = array.run(batch)
-        split, annotated = unit_energy(array, run, batch.products)
-        cycles = run.cycles * len(batch.activations)
+        runner = machine if machine.runs(parts[0]) else beside
+        assert runner is not None  # there is one for the layers of the rest
+        run = runner.run(parts)
         layers.append(
             {
                 "name": name,
                 "macs": network.macs[name],
-                "length": operands.weight_codes.shape[0],
-                "weight_spec": str(operands.weight_spec),
-                "activation_spec": str(operands.activation_spec),
+                "length": run.length,
+                "weight_spec": run.weight_spec,
+                "activation_spec": run.activation_spec,
                 "sqnr_db": _decibels(evaluation.tensor_sqnr_db.get(name, evaluation.sqnr_db)),
-                "products_per_cycle": batch.products / cycles,
-                "energy_per_mac_pj": sum(split.values()),
-                "energy_breakdown_pj": split,
-                "nets_annotated": annotated,
+                "products_per_cycle": run.products / run.cycles,
+                "utilisation": run.products / run.cycles / runner.products_per_cycle,
+                "energy_per_mac_pj": sum(run.energy_pj.values()),
+                "energy_breakdown_pj": dict(run.energy_pj),
+                "nets_annotated": run.nets_annotated,
             }
         )
     return layers
