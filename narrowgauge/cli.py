@@ -265,13 +265,24 @@ def generate(
         "test",
         "test tapered-mac fixed-mac --quick --jobs 2",
         "test tapered-array --spec tapered6 --simulator verilator --seed 7",
+        "test fixed-mac --gate-level --library my_cells.lib.gz",
+        "test fixed-array/fixed8/4x4/cycle_count --simulator icarus --seed 7",
     )
 )
-@click.argument("designs", nargs=-1, metavar="[DESIGN]...")
+@click.argument("names", nargs=-1, metavar="[DESIGN]...")
 @click.option(
     "--simulator",
-    type=click.Choice(["icarus", "verilator"]),
-    help="Simulator; by default Icarus where it is installed, else Verilator.",
+    type=click.Choice(["icarus", "verilator", "both"]),
+    help="Test all that is chosen on this simulator, and the generated Verilog only.",
+)
+@click.option(
+    "--gate-level", is_flag=True, help="Test designs after mapping to library cells, and only so."
+)
+@click.option(
+    "--library",
+    default="nangate45",
+    show_default=True,
+    help="Built-in cell library, or a Liberty file (also .gz).",
 )
 @click.option(
     "--spec", "specs", multiple=True, help="Format, instead of the presets; may be repeated."
@@ -284,34 +295,57 @@ def generate(
     help="Of all stimuli (1, or that of the environment variable NARROWGAUGE_SEED).",
 )
 @click.option("--jobs", type=COUNT, help="Simulations at a time (one for each processor).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def test(
-    designs: tuple[str, ...],
+    names: tuple[str, ...],
     simulator: str | None,
+    gate_level: bool,
+    library: str,
     specs: tuple[str, ...],
     tests: tuple[str, ...],
     quick: bool,
     seed: int | None,
     jobs: int | None,
+    as_json: bool,
 ) -> int:
-    """Simulate the generated Verilog against the golden model.
+    """Simulate designs against the golden model.
 
-    Without DESIGN, all designs are tested, each in its presets.
+    DESIGN is a design (all if left out), or the name of a case or of a test as a failure states it.
+
+    The Verilog of each design is simulated in each of its presets on Icarus Verilog, in one of them
+    on Verilator, and mapped to library cells; with --simulator or --gate-level, in one of these
+    ways.  All bins of the coverage of stimuli and results must be hit where all tests are run.
     """
     from narrowgauge import regression
-    from narrowgauge.table import print_outcomes, terminal
+    from narrowgauge.outcomes import outcomes_json, print_outcomes
+    from narrowgauge.table import terminal
+    from sim.runner import SIMULATORS, available_simulators
 
-    chosen = regression.cases(designs, specs)
+    if simulator is None:
+        found = available_simulators()
+    else:
+        found = list(SIMULATORS) if simulator == "both" else [simulator]
+    if simulator is None and not gate_level:
+        chosen = regression.everything(
+            names, specs, simulators=found, library=library, thorough=not quick, tests=tests
+        )
+    else:
+        chosen = regression.cases(
+            names,
+            specs,
+            simulators=found[:1] if simulator is None else found,
+            library=library if gate_level else None,
+            thorough=not quick,
+            tests=tests,
+        )
     with _progress("designs", len(chosen)) as advance:
         outcomes = regression.run(
-            chosen,
-            simulator=simulator,
-            seed=seed,
-            tests=tests,
-            thorough=not quick,
-            jobs=jobs,
-            progress=lambda case, done: advance(case.name),
+            chosen, seed=seed, jobs=jobs, progress=lambda case, done: advance(case.name)
         )
-    print_outcomes(terminal(), outcomes)
+    if as_json:
+        click.echo(outcomes_json(outcomes), nl=False)
+    else:
+        print_outcomes(terminal(), outcomes)
     passed = all(outcome.passed for outcome in outcomes)
     return errors.DONE if passed else errors.CHECK_FAILED
 

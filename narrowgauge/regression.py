@@ -3,10 +3,13 @@
 ``narrowgauge test`` is its command.  Nothing is printed here; progress goes to a callback.
 """
 
+import functools
 import os
+import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +21,44 @@ from golden.formats import parse
 from golden.spec import check_int
 from narrowgauge.catalogue import DESIGNS, Design, Options, find
 from narrowgauge.workers import worker_pool
-from sim.runner import BenchJob, Simulator, find_simulator, workspace
-from synth.verilog import to_verilog
+from sim.coverage import Counts, empty_bins
+from sim.runner import BenchJob, BenchResult, BenchRun, Simulator, find_simulator, workspace
+from synth.cells import CellLibrary
+from synth.library import load
+from synth.netlist import cell_models
+from synth.verilog import VerilogDesign, to_verilog
+from synth.yosys import YosysError, map_netlist
 
-__all__ = ["DEFAULT_SEED", "Case", "Outcome", "bench_job", "cases", "default_seed", "run"]
+__all__ = [
+    "DEFAULT_LIBRARY",
+    "DEFAULT_SEED",
+    "Case",
+    "Outcome",
+    "bench_job",
+    "cases",
+    "default_seed",
+    "everything",
+    "run",
+]
 
 #: Seed of all stimuli unless another one is asked for.
 DEFAULT_SEED = 1
 
+#: Cells that designs are mapped to unless others are asked for.
+DEFAULT_LIBRARY = "nangate45"
+
+#: Longest time that mapping one design to cells may take, in seconds.
+MAPPING_S = 600.0
+
+#: What can fail besides the tests of a bench: mapping to cells and filling all bins; building and
+#: running the simulation, which :mod:`sim.runner` names.
+MAP, COVERAGE = "map", "coverage"
+STEPS = (MAP, "build", "run", COVERAGE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One design to test.
+    """One design to test, and how.
 
     Parameters
     ----------
@@ -39,17 +68,35 @@ class Case:
         Format.
     options : Options
         Hardware parameters.
+    simulator : str
+        ``icarus`` or ``verilator``.
+    library : str, optional
+        Cell library, by name or file, to which the design is mapped first; by default its Verilog
+        is simulated as it was generated.
+    thorough : bool
+        Whether to try more; takes about three times as long.
+    tests : tuple of str
+        Names of the tests to run; all if empty.
     """
 
     design: str
     spec: str
     options: Options
+    simulator: str = "icarus"
+    library: str | None = None
+    thorough: bool = True
+    tests: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """All of it in one word without spaces, for people to read and to select by."""
+        """What is tested, in one word without spaces, for people to read and to select by."""
         label = find(self.design).unit.label(self.options)
         return "/".join(filter(None, [self.design, self.spec, label]))
+
+    @property
+    def level(self) -> str:
+        """Simulator, and whether the design was mapped to cells."""
+        return self.simulator if self.library is None else f"{self.simulator}, gates"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +110,19 @@ class Outcome:
     simulator : str
         Name and version.
     test : str
-        Name of the test.
+        Name of the test, or one of ``STEPS``.
     passed : bool
         Whether it passed.
     seconds : float
         Wall-clock time.
+    case_seconds : float
+        The same of all tests of the case, with all that was built for them.
     message : str
         Why it failed, with inputs, expected and actual result.
     seed : int
         With it, :func:`run` repeats the test.
+    coverage : dict of str to dict of str to int
+        Hits by group and bin of all tests of the case, in the outcome called ``coverage``.
     """
 
     case: Case
@@ -79,13 +130,27 @@ class Outcome:
     test: str
     passed: bool
     seconds: float
+    case_seconds: float
     message: str
     seed: int
+    coverage: Counts = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name to select this test by."""
         return f"{self.case.name}/{self.test}"
+
+    @property
+    def command(self) -> str:
+        """Command that repeats this test alone; the whole case if it is none of its tests."""
+        case = self.case
+        words = ["narrowgauge", "test", case.name if self.test in STEPS else self.name]
+        words += ["--simulator", case.simulator, "--seed", str(self.seed)]
+        if case.library is not None:
+            words.append("--gate-level")
+            words += ["--library", case.library] * (case.library != DEFAULT_LIBRARY)
+        words += ["--quick"] * (not case.thorough)
+        return shlex.join(words)
 
 
 def default_seed() -> int:
@@ -102,15 +167,41 @@ def default_seed() -> int:
     return int(text)
 
 
-def cases(designs: Sequence[str] = (), specs: Sequence[str] = ()) -> list[Case]:
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """A design, and what is left open of it: None for any format or any size."""
+
+    design: Design
+    spec: str | None = None
+    options: Options | None = None
+    tests: tuple[str, ...] = ()
+
+
+def cases(
+    names: Sequence[str] = (),
+    specs: Sequence[str] = (),
+    *,
+    simulators: Sequence[str] = ("icarus",),
+    library: str | None = None,
+    thorough: bool = True,
+    tests: Sequence[str] = (),
+) -> list[Case]:
     """List what the regression tests.
 
     Parameters
     ----------
-    designs : sequence of str
-        Names in the catalogue; all if empty.
+    names : sequence of str
+        Designs of the catalogue, or names of cases or of outcomes; all designs if empty.
     specs : sequence of str
         Formats, instead of the presets of the designs.
+    simulators : sequence of str
+        Each runs all of them.
+    library : str, optional
+        Cell library to map to, which is done in one format and few sizes unless others are named.
+    thorough : bool
+        Whether to try more.
+    tests : sequence of str
+        Names of the tests to run; all if empty, but for those that ``names`` name.
 
     Returns
     -------
@@ -119,27 +210,100 @@ def cases(designs: Sequence[str] = (), specs: Sequence[str] = ()) -> list[Case]:
     Raises
     ------
     ValueError
-        If a design or a format is unknown, or a format is for none of the designs.
+        If a name or a format is unknown, or a format is for none of the designs.
     """
-    chosen = [find(name) for name in dict.fromkeys(designs)] or list(DESIGNS.values())
+    chosen = _choices(names, specs)
+    return [
+        replace(case, simulator=simulator, thorough=thorough, tests=case.tests or tuple(tests))
+        for simulator in simulators
+        for choice in chosen
+        for case in _cases(choice, specs, library)
+    ]
+
+
+def everything(
+    names: Sequence[str] = (),
+    specs: Sequence[str] = (),
+    *,
+    simulators: Sequence[str],
+    library: str = DEFAULT_LIBRARY,
+    thorough: bool = True,
+    tests: Sequence[str] = (),
+) -> list[Case]:
+    """List what the regression tests in all ways that there are.
+
+    Every format and size on the first simulator, the first of each design on the others.  Mapped to
+    cells is what :func:`cases` chooses for that, where the less thorough form has to do.  Parameters are those of :func:`cases`.
+    """
+    listed = functools.partial(cases, names, specs, tests=tests)
+    first, *others = simulators
+    everywhere = listed(simulators=[first], thorough=thorough)
+    firsts = {case.design: case for case in reversed(everywhere)}
+    elsewhere = [
+        replace(case, simulator=other)
+        for other in others
+        for case in everywhere
+        if case == firsts[case.design]
+    ]
+    return everywhere + elsewhere + listed(simulators=[first], library=library, thorough=False)
+
+
+def _choices(names: Sequence[str], specs: Sequence[str]) -> list[_Choice]:
+    chosen = [_choice(name) for name in dict.fromkeys(names)]
+    chosen = chosen or [_Choice(design=design) for design in DESIGNS.values()]
     for spec in specs:
-        stem = parse(spec).stem
-        if stem not in {design.stem for design in chosen}:
-            names = ", ".join(design.name for design in chosen)
-            raise ValueError(f"spec must be a format of {names}, not {spec!r}")
-    return [case for design in chosen for case in _design_cases(design, specs)]
+        if parse(spec).stem not in {choice.design.stem for choice in chosen}:
+            listed = ", ".join(choice.design.name for choice in chosen)
+            raise ValueError(f"spec must be a format of {listed}, not {spec!r}")
+    return chosen
 
 
-def _design_cases(design: Design, specs: Sequence[str]) -> Iterator[Case]:
-    wanted = [str(parse(spec)) for spec in specs if parse(spec).stem == design.stem]
-    for index, spec in enumerate(wanted or ([] if specs else design.presets)):
-        for chosen in design.unit.sizes if index == 0 else design.unit.sizes[:1]:
-            yield Case(design=design.name, spec=spec, options=chosen)
+def _choice(name: str) -> _Choice:
+    """Look up the name of a design, a case or an outcome."""
+    first, _, rest = name.partition("/")
+    design = find(first)
+    if not rest:
+        return _Choice(design=design)
+    text, _, rest = rest.partition("/")
+    form = parse(text)
+    if form.stem != design.stem:
+        raise ValueError(f"spec must be a format of {design.name}, not {text!r}")
+    sizes = {design.unit.label(size): size for size in _sizes(design)}
+    options = None
+    if rest and "" not in sizes:
+        label, _, rest = rest.partition("/")
+        if label not in sizes:
+            known = ", ".join(sizes)
+            raise ValueError(f"size of {design.name} must be one of {known}, not {label!r}")
+        options = sizes[label]
+    return _Choice(design=design, spec=str(form), options=options, tests=(rest,) if rest else ())
 
 
-def bench_job(
-    case: Case, *, seed: int = DEFAULT_SEED, thorough: bool = True, tests: Sequence[str] = ()
-) -> BenchJob:
+def _sizes(design: Design) -> tuple[Options, ...]:
+    """All sizes that a name can be of; the first of those with the same name counts."""
+    return (*design.unit.gate_sizes[::-1], *design.unit.sizes[::-1])
+
+
+def _cases(choice: _Choice, specs: Sequence[str], library: str | None) -> Iterator[Case]:
+    design, unit = choice.design, choice.design.unit
+    if choice.spec is not None:
+        wanted = [choice.spec]
+    elif specs:
+        wanted = [str(parse(spec)) for spec in specs if parse(spec).stem == design.stem]
+    elif library is not None:
+        wanted = [unit.gate_spec or design.presets[0]]
+    else:
+        wanted = list(design.presets)
+    sizes = unit.sizes if library is None else unit.gate_sizes
+    for index, spec in enumerate(wanted):
+        sizes = sizes if index == 0 or library is not None else sizes[:1]
+        for options in sizes if choice.options is None else (choice.options,):
+            yield Case(
+                design=design.name, spec=spec, options=options, library=library, tests=choice.tests
+            )
+
+
+def bench_job(case: Case, *, seed: int = DEFAULT_SEED) -> BenchJob:
     """Generate the Verilog of a case, and everything that its bench has to know.
 
     Parameters
@@ -148,16 +312,19 @@ def bench_job(
         Design to test.
     seed : int
         Of all stimuli.
-    thorough : bool
-        Whether to try more; takes about three times as long.
-    tests : sequence of str
-        Names of the tests to run; all if empty.
+
+    Raises
+    ------
+    ValueError
+        If the library is unknown or cannot be read.
+    YosysError
+        If the design cannot be mapped to it.
     """
     design, form = find(case.design), parse(case.spec)
     component = design.build(form, case.options)
     verilog = to_verilog(component)
     return BenchJob(
-        verilog=verilog.text,
+        verilog=verilog.text if case.library is None else _mapped(verilog, case.library),
         top=verilog.top,
         bench=design.unit.bench,
         parameters={
@@ -165,12 +332,24 @@ def bench_job(
             "mac": asdict(design.datapath(form, case.options).spec),
             "ports": port_layouts(component),
             "attributes": design.unit.attributes(component),
-            "thorough": thorough,
+            "thorough": case.thorough,
         },
         arrays=design.unit.arrays(case.spec),
         seed=seed,
-        tests=tuple(tests),
+        tests=case.tests,
     )
+
+
+@functools.cache
+def _library(name: str) -> CellLibrary:
+    return load(name)
+
+
+def _mapped(design: VerilogDesign, library_name: str) -> str:
+    """Netlist of a design, flattened, and what its cells do."""
+    library = _library(library_name)
+    mapped = map_netlist(design.text, design.top, library, timeout_s=MAPPING_S)
+    return f"{mapped.verilog}\n{cell_models(library, mapped.cells_by_type)}"
 
 
 def port_layouts(component: "wiring.Component[Any]") -> dict[str, dict[str, Any]]:
@@ -201,10 +380,7 @@ def _layout(shape: Any) -> dict[str, Any]:
 def run(
     chosen: Sequence[Case],
     *,
-    simulator: str | None = None,
     seed: int | None = None,
-    tests: Sequence[str] = (),
-    thorough: bool = True,
     jobs: int | None = None,
     timeout_s: float = 900.0,
     progress: Callable[[Case, list[Outcome]], None] | None = None,
@@ -217,14 +393,8 @@ def run(
     ----------
     chosen : sequence of Case
         What to test; see :func:`cases`.
-    simulator : str, optional
-        ``icarus`` or ``verilator``; default as in :func:`sim.runner.find_simulator`.
     seed : int, optional
         Of all stimuli; default as in :func:`default_seed`.
-    tests : sequence of str
-        Names of the tests to run; all if empty.
-    thorough : bool
-        Whether to try more; takes about three times as long.
     jobs : int, optional
         Processes at a time; default: the processors that this one may use.
     timeout_s : float
@@ -240,9 +410,9 @@ def run(
     Raises
     ------
     SimulatorError
-        If the simulator or something that it needs is missing.
+        If a simulator or something that it needs is missing.
     ValueError
-        If the name of the simulator, the seed or the number of jobs is not legal.
+        If the name of a simulator, a library, the seed or the number of jobs is not legal.
     """
     if seed is None:
         seed = default_seed()
@@ -250,13 +420,13 @@ def run(
     if jobs is None:
         jobs = len(os.sched_getaffinity(0))
     check_int("jobs", jobs, 1, None)
-    found = find_simulator(simulator)
+    found = {name: find_simulator(name) for name in {case.simulator for case in chosen}}
+    for name in {case.library for case in chosen} - {None}:
+        _library(str(name))
     done: dict[Case, list[Outcome]] = {}
     with workspace() as shared, worker_pool(min(jobs, max(len(chosen), 1))) as pool:
         futures = {
-            pool.submit(
-                _run_case, case, found, shared, seed, tuple(tests), thorough, timeout_s
-            ): case
+            pool.submit(_run_case, case, found[case.simulator], shared, seed, timeout_s): case
             for case in chosen
         }
         for future in as_completed(futures):
@@ -268,15 +438,25 @@ def run(
 
 
 def _run_case(
-    case: Case,
-    simulator: Simulator,
-    shared: Path,
-    seed: int,
-    tests: tuple[str, ...],
-    thorough: bool,
-    timeout_s: float,
+    case: Case, simulator: Simulator, shared: Path, seed: int, timeout_s: float
 ) -> list[Outcome]:
-    job = bench_job(case, seed=seed, thorough=thorough, tests=tests)
+    start = time.monotonic()
+    try:
+        job = bench_job(case, seed=seed)
+    except YosysError as error:
+        seconds = time.monotonic() - start
+        failure = BenchResult(name=MAP, passed=False, seconds=seconds, message=str(error))
+        done = BenchRun(results=[failure], coverage={})
+    else:
+        done = simulator.run(job, shared, timeout_s=timeout_s)
+    results = list(done.results)
+    # A test that failed, or was left out, has not filled its bins.
+    is_judged = bool(done.coverage) and not case.tests and all(each.passed for each in results)
+    if is_judged:
+        empty = "; ".join(empty_bins(done.coverage))
+        message = f"every bin must be hit, but these were not: {empty}" if empty else ""
+        results.append(BenchResult(name=COVERAGE, passed=not empty, seconds=0.0, message=message))
+    case_seconds = time.monotonic() - start
     return [
         Outcome(
             case=case,
@@ -284,8 +464,10 @@ def _run_case(
             test=result.name,
             passed=result.passed,
             seconds=result.seconds,
+            case_seconds=case_seconds,
             message=result.message,
             seed=seed,
+            coverage=done.coverage if result.name == COVERAGE else {},
         )
-        for result in simulator.run(job, shared, timeout_s=timeout_s)
+        for result in results
     ]

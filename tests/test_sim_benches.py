@@ -107,7 +107,7 @@ def parameters():
         ("verilator", needs_verilator, BOTH),
     ):
         for design, spec, options in designs:
-            case = Case(design=design, spec=spec, options=Options(**options))
+            case = Case(design=design, spec=spec, options=Options(**options), thorough=False)
             yield pytest.param(simulator, case, marks=mark, id=f"{simulator}-{case.name}")
 
 
@@ -119,8 +119,8 @@ def shared():
 
 @pytest.mark.parametrize(("simulator", "case"), list(parameters()))
 def test_bench(shared, simulator, case):
-    job = bench_job(case, seed=default_seed(), thorough=False)
-    results = find_simulator(simulator).run(job, shared)
+    job = bench_job(case, seed=default_seed())
+    results = find_simulator(simulator).run(job, shared).results
     failed = [f"{result.name}: {result.message}" for result in results if not result.passed]
     assert not failed, "\n".join(failed)
     assert {result.name for result in results} == TESTS[case.design.rsplit("-", 1)[1]]
@@ -133,21 +133,27 @@ def test_design_in_several_files(shared, monkeypatch):
     split = [*simulator.build_args(), "--output-split", "300"]
     monkeypatch.setattr(type(simulator), "build_args", lambda _: split)
     case = Case(design="tapered-decoder", spec=RUNS, options=Options())
-    (result,) = simulator.run(bench_job(case), shared)
+    (result,) = simulator.run(bench_job(case), shared).results
     assert result.passed, result.message
 
 
 @needs_icarus
 def test_seed():
     """The same seed makes the same stimuli, another one makes others."""
-    case = Case(design="fixed-mac", spec="fixed4", options=Options())
+    case = Case(
+        design="fixed-mac",
+        spec="fixed4",
+        options=Options(),
+        thorough=False,
+        tests=("dot_products/gaps=3",),
+    )
     planted = bench_job(case).verilog.replace("activation * weight", "activation * weight + 8'sd16")
 
     def message(seed):
-        job = bench_job(case, seed=seed, thorough=False, tests=["dot_products/gaps=3"])
+        job = bench_job(case, seed=seed)
         job = replace(job, verilog=planted)
         with workspace() as folder:
-            (result,) = find_simulator("icarus").run(job, folder)
+            (result,) = find_simulator("icarus").run(job, folder).results
         assert not result.passed
         return result.message
 

@@ -274,10 +274,16 @@ def shared():
 )
 def test_found(shared, design, fault):
     name, spec, *options = design
-    case = Case(design=name, spec=spec, options=Options(**dict(options)))
-    job = bench_job(case, thorough=False, tests=[fault.test])
+    case = Case(
+        design=name,
+        spec=spec,
+        options=Options(**dict(options)),
+        thorough=False,
+        tests=(fault.test,),
+    )
+    job = bench_job(case)
     job = replace(job, verilog=planted(job.verilog, fault))
-    (result,) = find_simulator("icarus").run(job, shared)
+    (result,) = find_simulator("icarus").run(job, shared).results
     assert (result.name, result.passed) == (fault.test, False), result.message
     # It is a comparison that failed, not something around it.
     assert re.search(

@@ -70,18 +70,27 @@ def test_seed(monkeypatch):
     [
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"jobs": 0}, "jobs must be at least 1, not 0"),
-        ({"simulator": "x"}, "simulator must be one of icarus, verilator, not 'x'"),
     ],
 )
 def test_refused_run(options, message):
     with pytest.raises(ValueError, match=message):
         run([], **options)
+    with pytest.raises(ValueError, match="simulator must be one of icarus, verilator, not 'x'"):
+        run(cases(["fixed-mac"], ["fixed4"], simulators=["x"]))
+    with pytest.raises(ValueError, match="no_cells"):
+        run(cases(["fixed-mac"], ["fixed4"], library="no_cells"))
 
 
 def test_job_of_a_mac():
     """The bench learns of the latency, the ports and the widths from the component."""
-    case = Case(design="tapered-mac", spec="tapered5", options=Options(length=100))
-    job = bench_job(case, seed=9, thorough=False, tests=["every_pair"])
+    case = Case(
+        design="tapered-mac",
+        spec="tapered5",
+        options=Options(length=100),
+        thorough=False,
+        tests=("every_pair",),
+    )
+    job = bench_job(case, seed=9)
     component = DESIGNS["tapered-mac"].build(parse("tapered5"), Options(length=100))
     assert job.top == component.module_name
     assert f"module {job.top} (" in job.verilog
@@ -122,11 +131,11 @@ def test_job_of_an_array():
 def test_run():
     """Outcomes in the order of the cases, whichever is done first."""
     chosen = [
-        Case(design="fixed-mac", spec="fixed4", options=Options()),
+        Case(design="fixed-mac", spec="fixed4", options=Options(), thorough=False),
         *cases(["tapered-decoder"], ["tapered4", "tapered3"]),
     ]
     told = {}
-    outcomes = run(chosen, simulator="icarus", seed=3, thorough=False, progress=told.__setitem__)
+    outcomes = run(chosen, seed=3, progress=told.__setitem__)
     assert all(outcome.passed for outcome in outcomes), outcomes
     assert list(dict.fromkeys(outcome.case for outcome in outcomes)) == chosen
     assert [told[case] for case in chosen] == [
@@ -141,11 +150,10 @@ def test_run():
 @needs_icarus
 def test_repeat():
     """One test of one case, by name and seed."""
-    (case,) = cases(["fixed-mac"], ["fixed4"])
-    options = {"simulator": "icarus", "jobs": 1, "thorough": False}
-    (outcome,) = run([case], seed=5, tests=["longest_sums"], **options)
+    (case,) = cases(["fixed-mac"], ["fixed4"], thorough=False, tests=["longest_sums"])
+    (outcome,) = run([case], seed=5, jobs=1)
     assert (outcome.test, outcome.passed, outcome.seed) == ("longest_sums", True, 5)
-    (outcome,) = run([case], tests=["no_such_test"], **options)
+    (outcome,) = run([replace(case, tests=("no_such_test",))], jobs=1)
     assert (outcome.test, outcome.passed, outcome.message) == ("run", False, "no test ran")
 
 

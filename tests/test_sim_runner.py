@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.simulators import needs_icarus, needs_verilator
 
 ROOT = Path(__file__).parents[1]
 DECODER = Case(design="tapered-decoder", spec="tapered5", options=Options())
-MAC = Case(design="fixed-mac", spec="fixed8", options=Options())
+MAC = Case(design="fixed-mac", spec="fixed8", options=Options(), thorough=False)
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs /proc")
 
@@ -38,7 +39,7 @@ def temporary(tmp_path, monkeypatch):
 
 def run(job, simulator="icarus", **options):
     with workspace() as shared:
-        return find_simulator(simulator).run(job, shared, **options)
+        return find_simulator(simulator).run(job, shared, **options).results
 
 
 def tools(folder, **scripts):
@@ -85,9 +86,9 @@ def test_pass(temporary):
 @needs_icarus
 def test_chosen_tests():
     """A name is that of a whole test, not a part of one."""
-    job = bench_job(MAC, thorough=False, tests=["offers_before_ready", "dot_products/gaps=2"])
+    job = bench_job(replace(MAC, tests=("offers_before_ready", "dot_products/gaps=2")))
     assert {result.name for result in run(job)} == set(job.tests)
-    (result,) = run(bench_job(MAC, tests=["products"]))
+    (result,) = run(bench_job(replace(MAC, tests=("products",))))
     assert (result.name, result.passed, result.message) == ("run", False, "no test ran")
 
 
@@ -121,7 +122,7 @@ def test_missing_bench():
 
 @needs_icarus
 def test_simulation_that_ends_early():
-    job = bench_job(MAC, thorough=False, tests=["every_pair"])
+    job = bench_job(replace(MAC, tests=("every_pair",)))
     ending = job.verilog.replace("endmodule", "initial #5000 $finish;\nendmodule", 1)
     results = run(BenchJob(**{**vars(job), "verilog": ending}))
     assert [result.passed for result in results] == [False]
@@ -158,7 +159,7 @@ import json, sys
 from sim.runner import BenchJob, find_simulator, workspace
 job = BenchJob(**json.load(open(sys.argv[2])))
 with workspace() as shared:
-    (result,) = find_simulator(sys.argv[1]).run(job, shared)
+    (result,) = find_simulator(sys.argv[1]).run(job, shared).results
 sys.exit(0 if result.passed else result.message)
 """
 
@@ -324,7 +325,7 @@ REGRESSION = """
 import sys
 from narrowgauge import errors
 from narrowgauge.regression import cases, run
-sys.exit(errors.run(lambda: bool(run(cases(["tapered-mac"], ["tapered8"]), simulator="icarus"))))
+sys.exit(errors.run(lambda: bool(run(cases(["tapered-mac"], ["tapered8"])))))
 """
 
 
