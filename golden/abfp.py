@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.abfp_tile import PANEL, AbfpTileSpec, AbfpTrace, TileProduct
-from golden.bfloat16 import rounded
+from golden.bfloat16 import round_in_range, rounded
 from golden.rounding import BLOCK
 from golden.spec import (
     Format,
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AbfpCodes", "AbfpFormat", "AbfpSpec"]
 
-#: Below this, an element of a vector may be as large as its largest and yet subnormal.
-SMALLEST_PLAIN = np.float32(2.0**-100)
+#: No intermediate of vectors leaves float32 if their largest magnitudes are up to this and down to
+#: its reciprocal.
+PLAIN = np.float32(2.0**100)
 
 #: Vectors up to this width are faster to search for their maximum element by element.
 NARROW_VECTOR = 16
@@ -291,8 +292,15 @@ class AbfpSpec(Spec):
         for q, result, part in self._blocks(
             codes.codes.reshape(shape), values.reshape(shape), scales
         ):
-            # No such quotient is nearer to a tie of float32 than float64 can tell.
-            result[...] = q * tile.scale_values(part)[..., None] / divisor
+            units = tile.scale_values(part)[..., None]
+            if np.all(units <= PLAIN):
+                # The product is exact, so that the quotient is rounded once.
+                result[...] = q
+                result *= units.astype(np.float32)
+                result /= np.float32(divisor)
+            else:
+                # No such quotient is nearer to a tie of float32 than float64 can tell.
+                result[...] = q * units / divisor
         return values
 
     def code_table(self) -> dict[str, list[Any]]:
@@ -434,13 +442,14 @@ def _read(
     block: npt.NDArray[Any],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], bool]:
     """Vectors as bfloat16 with good numbers only, their largest magnitudes, and if one was bad."""
-    if block.dtype == np.float32 and not np.bitwise_or.reduce(
-        np.ascontiguousarray(block).view(np.uint32), axis=None
-    ) & np.uint32(0xFFFF):
+    if block.dtype == np.float32:
         largest = _largest(block)
-        plain = (largest == 0) | (largest >= SMALLEST_PLAIN) & (largest < np.inf)
-        if plain.all():
-            return block, largest, False
+        # Numbers too small to be rounded so have code 0 beside the largest, rounded or not.
+        if np.all((largest == 0) | (largest >= 1 / PLAIN) & (largest <= PLAIN)):
+            round_in_range(largest, np.empty_like(largest), largest)
+            numbers = np.empty(block.shape, np.float32)
+            round_in_range(block, np.empty_like(numbers), numbers)
+            return numbers, largest, False
     numbers = rounded(block)
     good = np.isfinite(numbers)
     bad = not good.all()

@@ -8,6 +8,7 @@ by one, with all rules of range; hardware is compared with it stage by stage.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -39,7 +40,7 @@ FLOAT32 = np.finfo(np.float32)
 #: Most outputs of a panel of weights, conversions of a block and elements that make a block.  A
 #: few arrays of such blocks fit a core's second-level cache.
 PANEL = 256
-CONVERSIONS = 1 << 15
+CONVERSIONS = 1 << 16
 ELEMENTS = 1 << 17
 
 #: Rows below which the BLAS is much slower.
@@ -410,8 +411,29 @@ def add_saturated(total: Float32s, term: npt.NDArray[Any]) -> Float32s:
     return result
 
 
+def _reciprocal(divisor: int) -> np.float32 | None:
+    """Float32 by which to multiply instead of dividing by ``divisor``, or None.
+
+    It is so near that a quotient that float32 has comes out exactly.  Those of 2**j - 1 for j of 5
+    or 7 are, as their binary digits repeat: no tie is lost.
+    """
+    nearest = np.float32(1 / divisor)
+    return nearest if abs(Fraction(float(nearest)) * divisor - 1) <= Fraction(1, 1 << 25) else None
+
+
+def _divide(block: Float32s, divisor: int, reciprocal: np.float32 | None) -> None:
+    """Divide in place, faster with a :func:`_reciprocal`."""
+    if reciprocal is None:
+        np.divide(block, np.float32(divisor), out=block)
+    else:
+        np.multiply(block, reciprocal, out=block)
+
+
 class _Panel(NamedTuple):
-    """Weights of some outputs: codes [tiles, n, outputs] times a factor, and their scales."""
+    """Weights of some outputs: codes [tiles, n, outputs] times a factor, and their scales.
+
+    ``units`` are the scales as [tiles, 2, outputs], of which the second row is zero.
+    """
 
     outputs: slice
     matrix: Float32s
@@ -427,7 +449,10 @@ class TileProduct:
     a tie is so near to a tie that it becomes one, which :meth:`__init__` decides.  Otherwise, and
     with noise, the quotient is a float64, which is always good.  k * (s_w * s_x) is exact in
     float32; its quotient by L_Y, rounded to float32, is never taken for a tie of bfloat16 (section
-    4).  Blocks with scales that are not near 1 go through :meth:`AbfpTileSpec.rescale`.
+    4).  It may be a product with :func:`_reciprocal`: a quotient of 2**e to 2**(e + 1) is then
+    wrong by less than 2**(e - 23), and the nearest tie that it does not hit is 2**(e - 15) / L_Y
+    or more away if the quotient is below 2**16, as here.  Blocks with scales that are not near 1
+    go through :meth:`AbfpTileSpec.rescale`.
 
     Parameters
     ----------
@@ -450,6 +475,10 @@ class TileProduct:
             and denominator << spec.adc_bits < 1 << 25
         )
         self._factor = numerator if self._float32 else 1
+        # May be wrong by twice as much, and yet takes no other sum for a tie, in no tile for which
+        # float32 is good: a test tries all sums about a tie of each.
+        self._per_step = _reciprocal(denominator)
+        self._per_partial = _reciprocal(spec.partial_divisor)
         self._saturates = spec.largest_sum >= spec.first_saturated
         width = max(min(PANEL, THREADED_MACS // (MIN_ROWS * spec.tile)), 1)
         self._panels = [
@@ -467,12 +496,18 @@ class TileProduct:
         return _Panel(outputs, matrix, scales[outputs], units)
 
     def _units(self, scales: Scales, exponent: int) -> Float32s | None:
-        """Scales times a power of two, [tiles, vectors]; None where one is far from 1."""
+        """Scales times a power of two, [tiles, 2, vectors]; None where one is far from 1.
+
+        The second row is zero: the BLAS multiplies matrices of two columns and two rows much
+        faster than of one, and than NumPy multiplies by rows and columns.
+        """
         values = self.spec.scale_values(scales).T
         _, exponents = np.frexp(values)
         if np.any(np.abs(exponents) > MAX_SCALE_EXP):
             return None
-        return np.ldexp(values, exponent).astype(np.float32)
+        units = np.zeros((len(values), 2, len(scales)), np.float32)
+        units[:, 0] = np.ldexp(values, exponent)
+        return units
 
     def __call__(
         self,
@@ -520,11 +555,12 @@ class TileProduct:
                 if panel.units is None or units is None:
                     self._add_exactly(total, block, panel.scales[:, tiles], scales[rows, tiles])
                     continue
-                np.multiply(block, units[tiles, :, None], out=block)
-                np.multiply(block, panel.units[tiles, None, :], out=block)
+                other = scratch[: block.size].reshape(block.shape)
+                np.matmul(units[tiles].mT, panel.units[tiles], out=other)
+                np.multiply(block, other, out=block)
                 if not self.spec.exp_only:
-                    np.divide(block, np.float32(self.spec.partial_divisor), out=block)
-                    round_in_range(block, scratch[: block.size].reshape(block.shape))
+                    _divide(block, self.spec.partial_divisor, self._per_partial)
+                    round_in_range(block, other, block)
                 for partial in block:
                     np.add(total, partial, out=total)
             if bias is not None:
@@ -569,21 +605,28 @@ class TileProduct:
         """
         tiles, width, outputs = panel.matrix.shape
         count = len(codes)
-        step = max(min(CONVERSIONS // (count * outputs), ELEMENTS // (count * width), tiles), 1)
+        held = max(min(ELEMENTS // (count * width), tiles), 1)
+        step = max(min(CONVERSIONS // (count * outputs), held), 1)
         # Products so small that the BLAS starts no threads; see golden.network.multiply.
         groups = -(-count * width * outputs // (THREADED_MACS - width * outputs))
         rows = -(-count // groups)
         memory = np.empty((step, groups, rows, outputs), np.float32)
-        vectors = np.zeros((groups * rows, step * width), np.float32)
-        tiled = vectors.reshape(groups, rows, step, width).transpose(2, 0, 1, 3)
-        for start in range(0, tiles, step):
-            part = slice(start, min(start + step, tiles))
+        vectors = np.zeros((groups * rows, held * width), np.float32)
+        tiled = vectors.reshape(groups, rows, held, width).transpose(2, 0, 1, 3)
+        for first in range(0, tiles, held):
             # What is left of earlier tiles meets weights of zero.
-            cut = codes[:, part.start * width : part.stop * width]
+            cut = codes[:, first * width : (first + held) * width]
             vectors[:count, : cut.shape[1]] = cut
-            block = memory[: part.stop - part.start]
-            np.matmul(tiled[: len(block)], panel.matrix[part, None], out=block)
-            yield part, block.reshape(len(block), -1, outputs)[:, :count]
+            end = min(first + held, tiles)
+            for start in range(first, end, step):
+                part = slice(start, min(start + step, end))
+                block = memory[: part.stop - start]
+                np.matmul(
+                    tiled[start - first : part.stop - first],
+                    panel.matrix[part, None],
+                    out=block,
+                )
+                yield part, block.reshape(len(block), -1, outputs)[:, :count]
 
     def _convert(self, block: Float32s, noise: npt.NDArray[Any] | None) -> None:
         """ADC codes in place of dot products."""
@@ -591,7 +634,7 @@ class TileProduct:
         limit = self.spec.adc_limit
         if self._float32 and noise is None:
             if denominator > 1:
-                np.divide(block, np.float32(denominator), out=block)
+                _divide(block, denominator, self._per_step)
             np.rint(block, out=block)
             if self._saturates:
                 np.clip(block, -limit, limit, out=block)

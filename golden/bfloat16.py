@@ -87,8 +87,10 @@ def from_bits(bits: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return words.view(np.float32)
 
 
-def round_in_range(x: npt.NDArray[np.float32], scratch: npt.NDArray[np.float32]) -> None:
-    """Round to the nearest bfloat16 in place, fast, where nothing can overflow or underflow.
+def round_in_range(
+    x: npt.NDArray[np.float32], scratch: npt.NDArray[np.float32], out: npt.NDArray[np.float32]
+) -> None:
+    """Round to the nearest bfloat16, fast, where nothing can overflow or underflow.
 
     x - 2**16 * x has its last digit where that of a bfloat16 is, so that subtracting rounds, once
     and to even, and adding 2**16 * x again is exact.  Just above a power of two the digit is one
@@ -100,10 +102,12 @@ def round_in_range(x: npt.NDArray[np.float32], scratch: npt.NDArray[np.float32])
         Magnitudes from 2**-100 to 2**100, or zeros, which keep their sign.
     scratch : ndarray of float32
         Of the shape of ``x``; overwritten.
+    out : ndarray of float32
+        The result; may be ``x``.
     """
     np.multiply(x, np.float32(1 << DROPPED), out=scratch)
-    np.subtract(x, scratch, out=x)
-    np.add(x, scratch, out=x)
+    np.subtract(x, scratch, out=out)
+    np.add(out, scratch, out=out)
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ def test_special_numbers():
     coded = AbfpSpec(tile=4).encode(np.abs(x[5:9]))
     assert not coded.bad_input
     assert coded.codes.tolist() == [0, 0, 127, 127]
-    # A whole vector of bfloat16 patterns without any bit to round takes a shorter way.
+    # Vectors of float32 take a shorter way where all are ordinary numbers.
     short = from_bits([0x7F80, 0x3F80, 0x8000, 0xFFC0])
     coded = AbfpSpec(tile=4).encode(short)
     assert coded.bad_input
@@ -320,6 +320,29 @@ def test_large_arrays():
             assert np.abs(spec.decode(coded) - bf16).max() <= scales.max() * 0.5001 / 127
             np.testing.assert_array_equal(spec.encode(bf16).codes, coded.codes)
             np.testing.assert_array_equal(spec.quantise(x), spec.decode(coded))
+
+
+@pytest.mark.parametrize("exp_only", [False, True])
+def test_short_ways(exp_only):
+    """Vectors of ordinary size take a short way to their codes and back; no result shows it."""
+    rng = np.random.default_rng(11)
+    spec = AbfpSpec(tile=8, exp_only=exp_only)
+    largest = np.r_[np.arange(-149, 128), np.repeat([-101, -100, -99, 99, 100, 101], 40)]
+    exponents = largest[:, None] - rng.integers(0, 60, (len(largest), 8))
+    exponents[:, 0] = largest
+    # Few digits, so that ties of bfloat16 are frequent.
+    significands = 1 + rng.integers(0, 512, exponents.shape) / 512
+    x = np.ldexp(significands * rng.choice([-1, 1], exponents.shape), exponents).astype(np.float32)
+    for vector in x:
+        coded = spec.encode(vector)
+        exact = fractions(vector)
+        scale, q = quantise(exact, 8, exp_only=exp_only)
+        assert scale_value(coded.scales[0], exp_only=exp_only) == scale
+        assert coded.codes.tolist() == q
+        # Also where the scale is out of the range of float32.
+        values = [float(code * scale / (128 if exp_only else 127)) for code in q]
+        with np.errstate(over="ignore"):
+            assert spec.decode(coded).tolist() == np.float32(values).tolist()
 
 
 @pytest.mark.parametrize("exp_only", [False, True])

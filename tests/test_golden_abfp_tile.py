@@ -1,5 +1,6 @@
 """The tile of ABFP, stage by stage: exact rationals, the vectors, and the hardware's constants."""
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -398,6 +399,36 @@ def test_product_is_trace(n, outputs, vectors, length, spread, exp_only):
         np.testing.assert_array_equal(
             small(*operands[2:], np.where(plain, bias, 0)[plain], cut), biased[:, plain]
         )
+
+
+def sums_about_ties(tile):
+    """Codes [m, n] by which weights L_W, .., L_W, 1 add up to all sums about ties of the ADC."""
+    numerator, denominator = tile.adc_ratio
+    halves = (2 * np.arange(tile.adc_limit + 1) + 1) * denominator // (2 * numerator)
+    sums = np.unique(halves[:, None] + np.arange(-2, 4))
+    # The last element makes up what the others cannot.
+    rest = sums % tile.weight_limit
+    wanted = np.minimum(sums // tile.weight_limit, (tile.tile - 1) * tile.activation_limit)
+    fits = (rest <= tile.activation_limit) & (sums < tile.largest_sum)
+    rest, wanted = rest[fits], wanted[fits]
+    before = tile.activation_limit * np.arange(tile.tile - 1)
+    most = np.clip(wanted[:, None] - before, 0, tile.activation_limit)
+    return np.c_[most, rest].astype(np.int8)
+
+
+@pytest.mark.parametrize("adc_bits", range(2, 9))
+def test_product_at_every_tie(adc_bits):
+    """Float32 and its reciprocals round every sum about a tie as integers do, in every tile."""
+    sizes = itertools.combinations_with_replacement(range(2, 9), 2)
+    for (low, high), n, gain in itertools.product(sizes, 2 ** np.arange(11), GAINS):
+        tile = tile_spec((low, high, adc_bits), tile=int(n), gain=gain)
+        codes = sums_about_ties(tile)
+        weights = np.full((1, n), tile.weight_limit, np.int8)
+        weights[:, -1] = 1
+        scales = np.full((len(codes), 1), ONE, np.uint16)
+        trace = tile.trace(weights, scales[:1], codes, scales)
+        result = TileProduct(tile, weights, scales[:1])(codes, scales)
+        np.testing.assert_array_equal(result, trace.totals, str(tile))
 
 
 def test_one_far_scale_keeps_the_rest_exact():

@@ -148,10 +148,10 @@ def test_every_significand_in_range():
     expected = x.astype(ml_dtypes.bfloat16).astype(np.float32)
     for factor in (np.float32(1), np.float32(-(2.0**-100)), np.float32(2.0**99)):
         y = x * factor
-        round_in_range(y, np.empty_like(y))
+        round_in_range(y, np.empty_like(y), y)
         np.testing.assert_array_equal(y, expected * factor)
     zeros = np.zeros(3, np.float32)
-    round_in_range(zeros, np.empty_like(zeros))
+    round_in_range(zeros, np.empty_like(zeros), zeros)
     assert not zeros.any()
 
 
