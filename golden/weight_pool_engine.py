@@ -40,6 +40,10 @@ class EngineSpec:
         Output channels P that are gathered in a cycle, 1 to 256.
     max_outputs : int
         Most output channels of a layer, 1 to 4096; their accumulators are a memory.
+    requantisers : int
+        Sums of a row that become codes in a cycle; divides ``lanes``.
+    pipelined : bool
+        Whether there are more registers, for a faster clock.
     length : int
         Most results in one sum, 1 to 2**20: kernel positions times groups of channels.
     accumulator_bits : int
@@ -64,6 +68,8 @@ class EngineSpec:
     bits: int = 8
     lanes: int = 8
     max_outputs: int = 256
+    requantisers: int = 1
+    pipelined: bool = False
     length: int = 288
     accumulator_bits: int = 32
 
@@ -79,6 +85,13 @@ class EngineSpec:
         check_int("bits", self.bits, 1, 16)
         check_int("lanes", self.lanes, 1, 256)
         check_int("max_outputs", self.max_outputs, 1, 4096)
+        check_int("requantisers", self.requantisers, 1, self.lanes)
+        if self.lanes % self.requantisers:
+            raise ValueError(
+                f"requantisers must divide the {self.lanes} lanes, not {self.requantisers}"
+            )
+        if not isinstance(self.pipelined, bool):
+            raise TypeError(f"pipelined must be a bool, not {self.pipelined!r}")
         check_int("length", self.length, 1, 1 << 20)
         # One more result for the bias.
         needed = self.result_bits + self.length.bit_length()
@@ -147,9 +160,23 @@ class EngineSpec:
         """Cycles per group of activations when groups follow each other (spec, section 6)."""
         return max(act_bits, self.rows(outputs))
 
+    @property
+    def finish_steps(self) -> int:
+        """Cycles in which the sums of a row become codes."""
+        return self.lanes // self.requantisers
+
+    @property
+    def requantiser_latency(self) -> int:
+        """Registers in a requantiser."""
+        return 3 if self.pipelined else 2
+
+    def finish_cycles(self, outputs: int) -> int:
+        """Cycles in which all sums of a pixel become codes; a pixel takes no less."""
+        return self.rows(outputs) * self.finish_steps
+
     def latency(self, act_bits: int) -> int:
-        """Cycles from a pixel's last group to its first code, if nothing is before them."""
-        return act_bits + 7
+        """Cycles from a pixel's last group to its first codes, if nothing is before them."""
+        return act_bits + 7 + self.finish_steps + self.requantiser_latency + self.pipelined
 
     def table_bits_per_mac(self, act_bits: int, outputs: int) -> float:
         """Bits of the table that are read for each product that a layer needs."""

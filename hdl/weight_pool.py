@@ -17,6 +17,7 @@ from hdl.hierarchy import place
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH
 from hdl.weight_pool_units import (
     EngineControl,
+    Finisher,
     Lane,
     LookUpTable,
     PoolResult,
@@ -40,11 +41,14 @@ class WeightPoolEngine(wiring.Component):
 
     Each plane of a group reads one row of the table, and every pool vector's result is shifted and
     added to; the finished results are gathered, ``lanes`` output channels per cycle, while those
-    of the next group are made.  A group takes ``spec.cycles(act_bits, outputs)`` cycles; the first
-    code is offered ``spec.latency(act_bits)`` cycles after the last group of its pixel was
-    accepted, if nothing was before that.
+    of the next group are made.  The sums of a pixel become codes while those of the next one are
+    made.  A group takes ``spec.cycles(act_bits, outputs)`` cycles, as long as a pixel does not take
+    less than ``spec.finish_cycles(outputs)``; the first row of codes is offered
+    ``spec.latency(act_bits)`` cycles after the last group of its pixel was accepted, if nothing was
+    before that.
 
-    The table and the accumulators are memories, each a module of its own.
+    The table, the accumulators, their start values and the final sums are memories, each a module
+    of its own.
 
     Parameters
     ----------
@@ -158,6 +162,7 @@ class WeightPoolEngine(wiring.Component):
         spec = self.spec
         transposer = place(m, "transposer", Transposer(spec), platform)
         control = place(m, "control", EngineControl(spec), platform)
+        finisher = place(m, "finisher", Finisher(spec), platform)
 
         # Planes, most significant first.
         m.d.comb += [
@@ -175,9 +180,7 @@ class WeightPoolEngine(wiring.Component):
             control.last_row.eq(self.last_row),
             control.index_valid.eq(self.indices.valid),
             self.indices.ready.eq(control.index_ready),
-            control.o_ready.eq(self.o.ready),
-            self.o.valid.eq(control.o_valid),
-            self.o.p.last.eq(control.o_last),
+            control.room.eq(finisher.room),
         ]
 
         tables = []
@@ -212,6 +215,7 @@ class WeightPoolEngine(wiring.Component):
 
         accumulators = place(m, "accumulators", RowMemory(spec, "accumulators"), platform)
         biases = place(m, "biases", RowMemory(spec, "biases"), platform)
+        sums = place(m, "sums", RowMemory(spec, "sums"), platform)
         m.d.comb += [
             accumulators.read_en.eq(control.accumulator_read),
             accumulators.read_row.eq(control.row),
@@ -232,15 +236,26 @@ class WeightPoolEngine(wiring.Component):
                 lane.accumulator.eq(accumulators.read[number]),
                 lane.bias.eq(biases.read[number]),
                 lane.start.eq(control.sum_start),
-                lane.finish.eq(control.finish),
-                lane.scale.eq(control.scale),
-                lane.encode.eq(control.encode),
-                lane.mult.eq(self.mult),
-                lane.shift.eq(self.shift),
-                lane.relu.eq(self.relu),
-                lane.has_sign.eq(self.result_has_sign),
-                lane.largest.eq(self.largest),
                 accumulators.write[number].eq(lane.sum),
-                self.o.p.codes[number].eq(lane.code),
+                sums.write[number].eq(lane.sum),
             ]
+
+        m.d.comb += [
+            sums.write_en.eq(control.finish),
+            sums.write_row.eq(control.sum_row),
+            sums.read_en.eq(finisher.read_en),
+            sums.read_row.eq(finisher.read_row),
+            finisher.put.eq(control.finish),
+            finisher.last_row.eq(self.last_row),
+            finisher.sums.eq(sums.read),
+            finisher.mult.eq(self.mult),
+            finisher.shift.eq(self.shift),
+            finisher.relu.eq(self.relu),
+            finisher.has_sign.eq(self.result_has_sign),
+            finisher.largest.eq(self.largest),
+            finisher.o_ready.eq(self.o.ready),
+            self.o.valid.eq(finisher.o_valid),
+            self.o.p.codes.eq(finisher.o_codes),
+            self.o.p.last.eq(finisher.o_last),
+        ]
         return m

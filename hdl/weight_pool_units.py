@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -14,6 +14,7 @@ from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH, Requantiser
 
 __all__ = [
     "EngineControl",
+    "Finisher",
     "Lane",
     "LookUpTable",
     "PoolResult",
@@ -331,9 +332,7 @@ class RowMemory(wiring.Component):
 
 
 class Lane(wiring.Component):
-    """Gathers one result per cycle by its index, adds it to an accumulator, and rounds the sum.
-
-    Four steps, a cycle each: gather, add, scale, encode.
+    """Gathers one result per cycle by its index, and adds it to an accumulator in the next one.
 
     Parameters
     ----------
@@ -354,16 +353,6 @@ class Lane(wiring.Component):
         Add it to the bias.
     sum : Out(signed(accumulator_bits))
         That sum.
-    finish : In(1)
-        Take the sum as a final one.
-    relu, mult, shift, has_sign, largest : In
-        How a final sum becomes a code; see :class:`hdl.weight_pool.WeightPoolEngine`.
-    scale : In(1)
-        Scale the final sum.
-    encode : In(1)
-        Take the code of the sum that was scaled.
-    code : Out(bits)
-        Last code taken.
     """
 
     results: Any
@@ -373,21 +362,11 @@ class Lane(wiring.Component):
     bias: Signal
     start: Signal
     sum: Signal
-    finish: Signal
-    relu: Signal
-    mult: Signal
-    shift: Signal
-    has_sign: Signal
-    largest: Signal
-    scale: Signal
-    encode: Signal
-    code: Signal
 
     def __init__(self, spec: EngineSpec):
         self.spec = check_engine(spec)
         self.module_name = (
             f"weight_pool_lane_s{spec.entries}_r{spec.result_bits}_a{spec.accumulator_bits}"
-            f"_b{spec.bits}"
         )
         super().__init__(
             {
@@ -398,15 +377,6 @@ class Lane(wiring.Component):
                 "bias": In(signed(spec.accumulator_bits)),
                 "start": In(1),
                 "sum": Out(signed(spec.accumulator_bits)),
-                "finish": In(1),
-                "relu": In(1),
-                "mult": In(MULT_WIDTH),
-                "shift": In(SHIFT_WIDTH),
-                "has_sign": In(1),
-                "largest": In(spec.bits),
-                "scale": In(1),
-                "encode": In(1),
-                "code": Out(spec.bits),
             }
         )
 
@@ -425,43 +395,178 @@ class Lane(wiring.Component):
             m.d.comb += chosen[bit].eq((column & is_selected).any())
 
         gathered = Signal(signed(spec.result_bits), reset_less=True)
-        total = Signal(signed(spec.accumulator_bits), reset_less=True)
         with m.If(self.gather):
             m.d.sync += gathered.eq(chosen)
         # EngineSpec grants that it does not overflow.
         m.d.comb += self.sum.eq(Mux(self.start, self.bias, self.accumulator) + gathered)
-        with m.If(self.finish):
-            m.d.sync += total.eq(Mux(self.relu & self.sum[-1], 0, self.sum))
+        return m
 
+
+class Finisher(wiring.Component):
+    """Turns rows of final sums into rows of codes, some lanes at a time.
+
+    Rows wait in a memory, which has room for those of one pixel.
+
+    Parameters
+    ----------
+    spec : EngineSpec
+        Sizes and widths.
+
+    Members
+    -------
+    put : In(1)
+        A row is written into the memory; only where there is room.
+    room : Out(1)
+        Whether a row may be written.
+    last_row : In(row_bits)
+        Rows of a pixel less one.
+    read_en, read_row : Out
+        Row to read.
+    sums : In(signed(accumulator_bits) x lanes)
+        The row, from the next cycle on until another one is read.
+    relu, mult, shift, has_sign, largest : In
+        How a sum becomes a code; see :class:`hdl.weight_pool.WeightPoolEngine`.
+    o_valid, o_codes, o_last, o_ready
+        Stream of rows of codes.
+    """
+
+    put: Signal
+    room: Signal
+    last_row: Signal
+    read_en: Signal
+    read_row: Signal
+    sums: Any
+    relu: Signal
+    mult: Signal
+    shift: Signal
+    has_sign: Signal
+    largest: Signal
+    o_valid: Signal
+    o_codes: Any
+    o_last: Signal
+    o_ready: Signal
+
+    def __init__(self, spec: EngineSpec):
+        self.spec = check_engine(spec)
+        pipelined = "_pipelined" if spec.pipelined else ""
+        self.module_name = (
+            f"weight_pool_finisher_p{spec.lanes}_q{spec.requantisers}_a{spec.accumulator_bits}"
+            f"_b{spec.bits}_r{spec.row_bits}{pipelined}"
+        )
+        super().__init__(
+            {
+                "put": In(1),
+                "room": Out(1),
+                "last_row": In(spec.row_bits),
+                "read_en": Out(1),
+                "read_row": Out(spec.row_bits),
+                "sums": In(data.ArrayLayout(signed(spec.accumulator_bits), spec.lanes)),
+                "relu": In(1),
+                "mult": In(MULT_WIDTH),
+                "shift": In(SHIFT_WIDTH),
+                "has_sign": In(1),
+                "largest": In(spec.bits),
+                "o_valid": Out(1),
+                "o_codes": Out(data.ArrayLayout(unsigned(spec.bits), spec.lanes)),
+                "o_last": Out(1),
+                "o_ready": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        steps, width = spec.finish_steps, spec.requantisers
+
+        move = Signal()  # all that follows the memory
+        waiting = Signal(range((1 << spec.row_bits) + 1))
+        has_row = Signal()
+        step = Signal(range(steps))
+        is_last_step = Signal()
+        row_last = Signal()
+        m.d.comb += [
+            move.eq(~self.o_valid | self.o_ready),
+            self.room.eq(waiting <= self.last_row),
+            is_last_step.eq(step == steps - 1),
+            self.read_en.eq(move & (waiting != 0) & (~has_row | is_last_step)),
+        ]
+        m.d.sync += waiting.eq(waiting + self.put - self.read_en)
+        with m.If(self.read_en):
+            is_last_row = self.read_row == self.last_row
+            m.d.sync += [
+                row_last.eq(is_last_row),
+                self.read_row.eq(Mux(is_last_row, 0, self.read_row + 1)),
+            ]
+        with m.If(move):
+            m.d.sync += has_row.eq(self.read_en | (has_row & ~is_last_step))
+            with m.If(has_row):
+                m.d.sync += step.eq(Mux(is_last_step, 0, step + 1))
+
+        # What goes with the sums of a step: whether there are any, and of which end.
+        flags = Signal(3)
+        m.d.comb += flags.eq(Cat(has_row, is_last_step, row_last))
+        for number in range(1 + spec.requantiser_latency + spec.pipelined):
+            later = Signal(3, name=f"flags_{number}")
+            with m.If(move):
+                m.d.sync += later.eq(flags)
+            flags = later
+
+        codes = []
+        for number in range(width):
+            sums = Array(self.sums[first + number] for first in range(0, spec.lanes, width))
+            total = Signal(signed(spec.accumulator_bits), name=f"sum_{number}")
+            rectified = Signal(
+                signed(spec.accumulator_bits), name=f"rectified_{number}", reset_less=True
+            )
+            m.d.comb += total.eq(sums[step])
+            with m.If(move & has_row):
+                m.d.sync += rectified.eq(total & ~(self.relu & total[-1]).replicate(len(total)))
+            codes.append(self._code(m, platform, number, rectified, move))
+
+        with m.If(move):
+            m.d.sync += [self.o_valid.eq(flags[0] & flags[1]), self.o_last.eq(flags[2])]
+            with m.If(flags[0]):
+                row = Value.cast(self.o_codes)
+                m.d.sync += row.eq(Cat(row[width * spec.bits :], *codes))
+        return m
+
+    def _code(self, m, platform, number, total, move):
+        """Requantise and limit ``total``, with registers that ``move`` loads."""
+        spec = self.spec
         requantiser = place(
             m,
-            "requantiser",
-            Requantiser(spec.accumulator_bits, spec.bits, pipelined=True),
+            f"requantiser_{number}",
+            Requantiser(spec.accumulator_bits, spec.bits, latency=spec.requantiser_latency),
             platform,
         )
-        wide = Signal(signed(spec.bits + 1))
-        smallest = Signal(signed(spec.bits + 1))
-        limited = Signal(spec.bits)
+        wide = Signal(signed(spec.bits + 1), name=f"wide_{number}")
+        smallest = Signal(signed(spec.bits + 1), name=f"smallest_{number}")
+        limited = Signal(spec.bits, name=f"limited_{number}")
+        code = requantiser.code
         m.d.comb += [
             requantiser.total.eq(total),
-            requantiser.move.eq(self.scale),
+            requantiser.move.eq(move),
             requantiser.mult.eq(self.mult),
             requantiser.shift.eq(self.shift),
             requantiser.has_sign.eq(self.has_sign),
+        ]
+        if spec.pipelined:
+            code = Signal(spec.bits, name=f"rounded_{number}", reset_less=True)
+            with m.If(move):
+                m.d.sync += code.eq(requantiser.code)
+        m.d.comb += [
             # Clamped a second time, to the bits that the codes have at run time.
-            wide.eq(Cat(requantiser.code, requantiser.code[-1] & self.has_sign).as_signed()),
+            wide.eq(Cat(code, code[-1] & self.has_sign).as_signed()),
             smallest.eq(~Cat(self.largest, 0).as_signed()),
             limited.eq(
                 Mux(wide > self.largest, self.largest, Mux(wide < smallest, smallest, wide))
             ),
         ]
-        with m.If(self.encode):
-            m.d.sync += self.code.eq(limited)
-        return m
+        return limited
 
 
 class EngineControl(wiring.Component):
-    """Moves planes into results, results into accumulators, and sums out.
+    """Moves planes into results, results into accumulators, and final sums out.
 
     Two pipelines meet at the bank of finished results: planes wait before their group's final one
     while the bank is in use, and rows are gathered while it is full.
@@ -492,11 +597,9 @@ class EngineControl(wiring.Component):
     sum_row, sum_start : Out
         Row that is added to now, and whether to its bias.
     accumulator_write, finish : Out(1)
-        Where the sum goes.
-    scale, encode : Out(1)
-        Whether final sums are scaled, and scaled ones become codes now.
-    o_valid, o_last, o_ready
-        Stream of codes.
+        Where the sum goes: back, or to the final ones.
+    room : In(1)
+        Whether there is room for a row of final sums.
     """
 
     plane_valid: Signal
@@ -520,11 +623,7 @@ class EngineControl(wiring.Component):
     sum_start: Signal
     accumulator_write: Signal
     finish: Signal
-    scale: Signal
-    encode: Signal
-    o_valid: Signal
-    o_last: Signal
-    o_ready: Signal
+    room: Signal
 
     def __init__(self, spec: EngineSpec):
         self.spec = check_engine(spec)
@@ -537,16 +636,10 @@ class EngineControl(wiring.Component):
         for name in (
             *("move", "step", "first", "negative", "latch"),
             *("gather", "accumulator_read", "bias_read"),
-            *("sum_start", "accumulator_write", "finish", "scale", "encode"),
+            *("sum_start", "accumulator_write", "finish"),
         ):
             outputs[name] = Out(1)
-        streams = {
-            "index_valid": In(1),
-            "index_ready": Out(1),
-            "o_valid": Out(1),
-            "o_last": Out(1),
-            "o_ready": In(1),
-        }
+        streams = {"index_valid": In(1), "index_ready": Out(1), "room": In(1)}
         super().__init__(inputs | outputs | streams)
 
     def elaborate(self, platform):
@@ -581,55 +674,33 @@ class EngineControl(wiring.Component):
         with m.Elif(bank_done):
             m.d.sync += bank_valid.eq(0)
 
-        # Gather, add, scale, encode: all move together, or wait for a code to be accepted.
+        # Gather, add: both move together, or wait for room for a final sum.
         advance = Signal()
         is_last_row = Signal()
         is_start = Signal(init=1)
+        sum_valid = Signal()
+        sum_final = Signal()
         m.d.comb += [
-            advance.eq(self.o_ready | ~self.o_valid),
+            advance.eq(~(sum_valid & sum_final) | self.room),
             self.index_ready.eq(bank_valid & advance),
             self.gather.eq(self.index_ready & self.index_valid),
             is_last_row.eq(self.row == self.last_row),
             bank_done.eq(self.gather & is_last_row),
             self.accumulator_read.eq(self.gather & ~is_start),
             self.bias_read.eq(self.gather & is_start),
+            self.accumulator_write.eq(sum_valid & ~sum_final),
+            self.finish.eq(sum_valid & sum_final & self.room),
         ]
         with m.If(self.gather):
             m.d.sync += self.row.eq(self.row + 1)
         with m.If(bank_done):
             m.d.sync += [self.row.eq(0), is_start.eq(bank_last)]
-
-        sum_valid = Signal()
-        sum_final = Signal()
-        sum_last = Signal()
-        total_valid = Signal()
-        total_last = Signal()
-        scaled_valid = Signal()
-        scaled_last = Signal()
-        m.d.comb += [
-            self.accumulator_write.eq(advance & sum_valid & ~sum_final),
-            self.finish.eq(advance & sum_valid & sum_final),
-            self.scale.eq(advance & total_valid),
-            self.encode.eq(advance & scaled_valid),
-        ]
         with m.If(advance):
+            m.d.sync += sum_valid.eq(self.gather)
+        with m.If(self.gather):
             m.d.sync += [
-                sum_valid.eq(self.gather),
-                total_valid.eq(self.finish),
-                scaled_valid.eq(total_valid),
-                self.o_valid.eq(scaled_valid),
+                self.sum_row.eq(self.row),
+                self.sum_start.eq(is_start),
+                sum_final.eq(bank_last),
             ]
-            with m.If(self.gather):
-                m.d.sync += [
-                    self.sum_row.eq(self.row),
-                    self.sum_start.eq(is_start),
-                    sum_final.eq(bank_last),
-                    sum_last.eq(is_last_row),
-                ]
-            with m.If(self.finish):
-                m.d.sync += total_last.eq(sum_last)
-            with m.If(total_valid):
-                m.d.sync += scaled_last.eq(total_last)
-            with m.If(scaled_valid):
-                m.d.sync += self.o_last.eq(scaled_last)
         return m

@@ -1,7 +1,7 @@
 """The look-up engine and its units against the golden model, in Amaranth's own simulator."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +16,7 @@ from golden.weight_pool_system import PoolOperands
 from hdl.weight_pool import WeightPoolEngine
 from hdl.weight_pool_units import (
     EngineControl,
+    Finisher,
     Lane,
     LookUpTable,
     PoolResult,
@@ -24,53 +25,11 @@ from hdl.weight_pool_units import (
 )
 from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import read
+from sim.weight_pool import PoolSystem
 from synth.verilog import to_verilog
 from tests.simulate import run, stream_get, stream_put
 from tests.verilog_tools import needs_verilator, verilator_complaints
 from tests.weight_pool_oracle import oracle_requantise, oracle_result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What an engine is given for some pixels, and the codes that must leave."""
-
-    settings: dict[str, int]
-    relu: bool
-    bias: np.ndarray  # [n]
-    groups: np.ndarray  # [m, blocks, group]
-    indices: np.ndarray  # [blocks, n]
-    expected: np.ndarray  # [m, n]
-
-
-def make_pool(rng, entries, group=8, **fields):
-    form = WeightPoolFormat(entries=entries, group=group, **fields)
-    return form.with_pool(rng.normal(0, 0.4, (entries, group)))
-
-
-def make_layer(
-    rng, spec, pool, *, outputs, channels, kernel=(1, 1), pixels=3, act_bits, signed, relu=False
-):
-    """Random layer; a code that leaves has as many bits as one that enters."""
-    low, high = (-(1 << act_bits - 1), 1 << act_bits - 1) if signed else (0, 1 << act_bits)
-    codes = rng.integers(low, high, (pixels, *kernel, channels)) & (1 << act_bits) - 1
-    indices = rng.integers(0, spec.entries, (*kernel, -(-channels // spec.group), outputs))
-    bias = rng.integers(-500, 500, outputs)
-    sums = pool.convolve(codes, indices, act_bits, signed=signed, bias_q=bias)[:, 0, 0]
-    activations = FixedSpec(bits=act_bits, frac_bits=2, signed=signed)
-    largest = np.abs(sums).max() * pool.accumulator_unit(activations)
-    room = act_bits - 1 - int(np.ceil(np.log2(largest)))
-    result = FixedSpec(bits=act_bits, frac_bits=room, signed=bool(rng.integers(2)))
-    expected = result.rescale(sums, pool.accumulator_unit(activations), relu=relu)
-    padded = np.zeros((pixels, *kernel, -(-channels // spec.group) * spec.group), int)
-    padded[..., :channels] = codes
-    return Layer(
-        settings=spec.settings(pool, activations, result, outputs),
-        relu=relu,
-        bias=bias,
-        groups=padded.reshape(pixels, -1, spec.group),
-        indices=indices.reshape(-1, outputs),
-        expected=expected & (1 << result.bits) - 1,
-    )
 
 
 def network_layers(name, rows, **options):
@@ -97,12 +56,12 @@ async def set_table(ctx, dut, pool):
 
 
 async def set_layer(ctx, dut, layer):
-    for port, value in (layer.settings | {"relu": layer.relu}).items():
+    for port, value in layer.settings.items():
         ctx.set(getattr(dut, port), value)
     lanes = dut.spec.lanes
     ctx.set(dut.bias_en, 1)
-    for row in range(-(-len(layer.bias) // lanes)):
-        words = layer.bias[row * lanes : (row + 1) * lanes].tolist()
+    for row in range(-(-len(layer.bias_q) // lanes)):
+        words = layer.bias_q[row * lanes : (row + 1) * lanes].tolist()
         ctx.set(dut.bias_row, row)
         ctx.set(dut.bias, words + [0] * (lanes - len(words)))
         await ctx.tick()
@@ -111,9 +70,8 @@ async def set_layer(ctx, dut, layer):
 
 def index_rows(spec, layer, rng):
     """Words of indices for one pixel; lanes without an output channel get any."""
-    outputs = layer.indices.shape[1]
     for block in layer.indices:
-        for start in range(0, outputs, spec.lanes):
+        for start in range(0, layer.outputs, spec.lanes):
             part = block[start : start + spec.lanes].tolist()
             yield part + rng.integers(0, 1 << spec.index_bits, spec.lanes - len(part)).tolist()
 
@@ -164,12 +122,11 @@ def run_layers(dut, layers, *, pool=None, gaps=(0.0, 0.0, 0.0), seed=1, max_cycl
 
 def assert_layers(dut, layers, **options):
     for layer, codes in zip(layers, run_layers(dut, layers, **options), strict=True):
-        mask = layer.settings["largest"] * (1 + layer.settings["result_has_sign"])
-        mask |= layer.settings["result_has_sign"]
-        np.testing.assert_array_equal(np.array(codes) & mask, layer.expected)
+        np.testing.assert_array_equal(codes, layer.expected)
 
 
 SMALL = EngineSpec(entries=6, lanes=3, max_outputs=12, length=64)
+SYSTEM = PoolSystem(SMALL)
 
 GAPS = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.6), (0.3, 0.3, 0.3)]
 
@@ -178,23 +135,21 @@ GAPS = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.6), (0.3
 def test_layers_of_all_precisions(gaps):
     """Activation bits, signs, outputs and sizes change from layer to layer."""
     rng = np.random.default_rng(5)
-    pool = make_pool(rng, SMALL.entries)
+    pool = SYSTEM.random_pool(rng)
     layers = [
-        make_layer(
+        SYSTEM.random_layer(
             rng,
-            SMALL,
             pool,
             outputs=int(outputs),
             channels=int(rng.integers(1, 20)),
             kernel=[(1, 1), (1, 2), (3, 3)][int(rng.integers(3))],
             act_bits=act_bits,
-            signed=signed,
-            relu=bool(rng.integers(2)),
+            has_sign=has_sign,
         )
         for act_bits, outputs in zip(
             (8, 1, 5, 2, 3, 7, 4, 6), (7, 12, 1, 3, 4, 9, 2, 11), strict=True
         )
-        for signed in (False, True)
+        for has_sign in (False, True)
     ]
     assert_layers(WeightPoolEngine(SMALL), layers, pool=pool, gaps=gaps)
 
@@ -212,6 +167,10 @@ def test_layers_of_all_precisions(gaps):
         {"entries": 256, "lanes": 2, "max_outputs": 4},
         {"entries": 37, "lanes": 16, "max_outputs": 16},
         {"lanes": 5, "max_outputs": 4},
+        {"lanes": 6, "requantisers": 2},
+        {"lanes": 4, "requantisers": 4},
+        {"lanes": 4, "requantisers": 2, "pipelined": True},
+        {"lanes": 1, "pipelined": True},
         {"max_act_bits": 1, "length": 9},
         {"max_act_bits": 3, "bits": 3, "accumulator_bits": 18},
         {"lut_bits": 16, "accumulator_bits": 48},
@@ -220,31 +179,16 @@ def test_layers_of_all_precisions(gaps):
 def test_forms(fields):
     """Corners of the parameters."""
     rng = np.random.default_rng(7)
-    sizes = dict(fields)
-    exact = sizes.pop("exact", False)
-    range_exp = sizes.pop("lut_range_exp", None)
-    spec = replace(SMALL, **sizes)
-    pool = make_pool(
-        rng,
-        spec.entries,
-        spec.group,
-        lut_bits=spec.lut_bits,
-        layout=spec.layout,
-        exact=exact,
-        lut_range_exp=range_exp,
-    )
+    options = {name: fields[name] for name in ("exact", "lut_range_exp") if name in fields}
+    spec = replace(SMALL, **{name: size for name, size in fields.items() if name not in options})
+    system = PoolSystem(spec)
+    pool = system.random_pool(rng, **options)
     layers = [
-        make_layer(
-            rng,
-            spec,
-            pool,
-            outputs=outputs,
-            channels=19,
-            act_bits=act_bits,
-            signed=signed,
+        system.random_layer(
+            rng, pool, outputs=outputs, channels=19, act_bits=act_bits, has_sign=has_sign
         )
         for act_bits in sorted({1, spec.max_act_bits})
-        for signed in (False, True)
+        for has_sign in (False, True)
         for outputs in sorted({1, min(4, spec.max_outputs), spec.max_outputs})
     ]
     assert_layers(WeightPoolEngine(spec), layers, pool=pool, gaps=(0.1, 0.1, 0.1))
@@ -255,8 +199,9 @@ def test_table_from_the_start(layout):
     """Contents need not be loaded, and are in the images of the Verilog."""
     rng = np.random.default_rng(3)
     spec = replace(SMALL, layout=layout)
-    pool = make_pool(rng, spec.entries, layout=layout)
-    layer = make_layer(rng, spec, pool, outputs=5, channels=16, act_bits=8, signed=True)
+    system = PoolSystem(spec)
+    pool = system.random_pool(rng)
+    layer = system.random_layer(rng, pool, outputs=5, channels=16, act_bits=8, has_sign=True)
     assert_layers(WeightPoolEngine(spec, pool), [layer])
 
     files = to_verilog(WeightPoolEngine(spec, pool)).files
@@ -283,49 +228,47 @@ def test_retrained_network(entries, options):
         entries=int(entries), layout=options.get("layout", "full"), max_outputs=64, lanes=7
     )
     layers = []
-    pool = None
     for operands, stream, kept in network_layers(entries, 1, **options):
-        pool = operands.spec
-        sums = operands.accumulators[kept]
-        result = stream.output_codec.spec
-        activations = operands.activation_codes[kept]
+        assert operands.accumulators[kept].any()
         layers.append(
-            Layer(
-                settings=spec.settings(
-                    pool, operands.activation_spec, result, len(operands.bias_q)
-                ),
-                relu=stream.relu,
-                bias=operands.bias_q,
-                groups=spec.activation_words(activations, operands.channels),
+            PoolSystem(spec).layer(
+                operands.spec,
+                operands.activation_spec,
+                stream.output_codec.spec,
+                codes=operands.activation_codes[kept],
+                channels=operands.channels,
                 indices=operands.indices,
-                expected=stream.output_codes[kept],
+                bias_q=operands.bias_q,
+                codes_out=stream.output_codes[kept],
+                relu=stream.relu,
             )
         )
-        assert sums.any()
     assert len(layers) == 4
-    assert_layers(WeightPoolEngine(spec), layers, pool=pool)
+    assert_layers(WeightPoolEngine(spec), layers, pool=operands.spec)
 
 
 def test_zero_point():
     """Unsigned codes about a zero point: padded taps hold it, and the bias makes up for it."""
     rng = np.random.default_rng(11)
-    pool = make_pool(rng, SMALL.entries)
+    pool = SYSTEM.random_pool(rng)
     codes, indices = rng.integers(0, 256, (2, 3, 3, 8)), rng.integers(0, 6, (3, 3, 1, 5))
     sums = pool.convolve(codes, indices, 8, zero_point=77, pads=(1, 1, 1, 1))
     padded = np.pad(codes, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=77)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    groups = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 9, 8)
     activations, result = (
         FixedSpec(bits=8, frac_bits=4, signed=False),
         FixedSpec(bits=8, frac_bits=1),
     )
-    layer = Layer(
-        settings=SMALL.settings(pool, activations, result, 5),
-        relu=False,
-        bias=-77 * pool.table[-1].astype(int)[indices.reshape(9, 5)].sum(axis=0),
-        groups=groups,
+    layer = SYSTEM.layer(
+        pool,
+        activations,
+        result,
+        codes=windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, 72),
+        channels=8,
         indices=indices.reshape(9, 5),
-        expected=result.rescale(sums, pool.accumulator_unit(activations)).reshape(-1, 5),
+        bias_q=-77 * pool.table[-1].astype(int)[indices.reshape(9, 5)].sum(axis=0),
+        codes_out=result.rescale(sums, pool.accumulator_unit(activations)).reshape(-1, 5),
+        relu=False,
     )
     assert len(np.unique(layer.expected)) > 20
     assert_layers(WeightPoolEngine(SMALL), [layer], pool=pool)
@@ -334,8 +277,10 @@ def test_zero_point():
 def test_reset_in_the_middle():
     """A reset in any phase: streams start over, tables and biases stay."""
     rng = np.random.default_rng(13)
-    pool = make_pool(rng, SMALL.entries)
-    layer = make_layer(rng, SMALL, pool, outputs=7, channels=16, pixels=2, act_bits=3, signed=True)
+    pool = SYSTEM.random_pool(rng)
+    layer = SYSTEM.random_layer(
+        rng, pool, outputs=7, channels=16, pixels=2, act_bits=3, has_sign=True
+    )
     dut = WeightPoolEngine(SMALL)
     outcomes = []
 
@@ -343,7 +288,7 @@ def test_reset_in_the_middle():
         await set_table(ctx, dut, pool)
         await set_layer(ctx, dut, layer)
         words = list(index_rows(SMALL, layer, rng))
-        for cycles in range(1, 26):
+        for cycles in range(1, 35):
             for keep_reset in (False, True):
                 pixel = layer.groups[cycles % 2]
                 groups = [(codes.tolist(), block == 1) for block, codes in enumerate(pixel)]
@@ -383,43 +328,49 @@ def test_reset_in_the_middle():
     top.submodules.dut = dut
     top.d.comb += domain.rst.eq(reset)
     run(top, testbench)
-    mask = layer.settings["largest"] * 2 + 1 if layer.settings["result_has_sign"] else 255
-    assert len(outcomes) == 25
+    assert len(outcomes) == 34
     for cycles, codes in outcomes:
         np.testing.assert_array_equal(
-            codes & mask, layer.expected[cycles % 2], err_msg=f"reset in cycle {cycles}"
+            codes, layer.expected[cycles % 2], err_msg=f"reset in cycle {cycles}"
         )
 
 
+@pytest.mark.parametrize("fields", [{"requantisers": 3}, {}, {"pipelined": True}], ids=str)
 @pytest.mark.parametrize(
     ("act_bits", "outputs"), [(8, 3), (8, 12), (4, 12), (3, 12), (1, 3), (1, 12), (2, 9), (5, 1)]
 )
-def test_cycles_and_latency(act_bits, outputs):
+def test_cycles_and_latency(fields, act_bits, outputs):
     """Groups are taken at the rate, and codes offered after the time, that the unit states."""
     rng = np.random.default_rng(17)
-    pool = make_pool(rng, SMALL.entries)
-    layer = make_layer(
-        rng, SMALL, pool, outputs=outputs, channels=24, pixels=6, act_bits=act_bits, signed=False
+    spec = replace(SMALL, **fields)
+    system = PoolSystem(spec)
+    pool = system.random_pool(rng)
+    blocks, pixels = 3, 6
+    layer = system.random_layer(
+        rng, pool, outputs=outputs, channels=24, pixels=pixels, act_bits=act_bits, has_sign=False
     )
-    dut = WeightPoolEngine(SMALL, pool)
-    groups = layer.groups.reshape(-1, SMALL.group).tolist()
-    words = [word for _ in range(6) for word in index_rows(SMALL, layer, rng)]
+    dut = WeightPoolEngine(spec, pool)
+    groups = layer.groups.reshape(-1, spec.group).tolist()
+    words = [word for _ in range(pixels) for word in index_rows(spec, layer, rng)]
+    rows = -(-outputs // 3)
     accepted, offered, lasts = [], [], []
 
     async def testbench(ctx):
         await set_layer(ctx, dut, layer)
         ctx.set(dut.o.ready, 1)
-        ctx.set(dut.i.valid, 1)
         ctx.set(dut.indices.valid, 1)
         sent = row = cycle = 0
-        while len(offered) < 6 * -(-outputs // 3):
-            ctx.set(dut.i.p, {"codes": groups[min(sent, 17)], "last": sent % 3 == 2})
-            ctx.set(dut.i.valid, sent < 18)
+        while len(offered) < pixels * rows:
+            ctx.set(
+                dut.i.p,
+                {"codes": groups[min(sent, len(groups) - 1)], "last": sent % blocks == blocks - 1},
+            )
+            ctx.set(dut.i.valid, sent < len(groups))
             ctx.set(dut.indices.p, words[min(row, len(words) - 1)])
             i_ready, index_ready, valid, last = (
                 await ctx.tick().sample(dut.i.ready, dut.indices.ready, dut.o.valid, dut.o.p.last)
             )[2:]
-            if i_ready and sent < 18:
+            if i_ready and sent < len(groups):
                 accepted.append(cycle)
                 sent += 1
             row += index_ready
@@ -429,21 +380,25 @@ def test_cycles_and_latency(act_bits, outputs):
             cycle += 1
 
     run(dut, testbench)
-    rows = -(-outputs // 3)
     period = max(act_bits, rows)
-    assert SMALL.cycles(act_bits, outputs) == period
-    # The first groups fill the pipeline.
-    assert set(np.diff(accepted[5:])) == {period}
-    assert offered[0] == accepted[0] + 2 * period + SMALL.latency(act_bits)
-    assert set(np.diff(offered[::rows])) == {3 * period}
-    assert lasts == ([False] * (rows - 1) + [True]) * 6
+    assert spec.cycles(act_bits, outputs) == period
+    # A pixel takes the time of its groups, or that of its codes if that is longer.
+    steps = 3 // spec.requantisers
+    pixel = max(blocks * period, rows * steps)
+    assert spec.finish_cycles(outputs) == rows * steps
+    assert set(np.diff(offered[::rows])) == {pixel}
+    assert offered[0] == accepted[0] + (blocks - 1) * period + spec.latency(act_bits)
+    if pixel == blocks * period:
+        # The first groups fill the pipeline.
+        assert set(np.diff(accepted[5:])) == {period}
+    assert lasts == ([False] * (rows - 1) + [True]) * pixels
 
 
 def test_offers_before_ready():
     """Codes are offered and wait unchanged, while the streams before them come to rest."""
     rng = np.random.default_rng(19)
-    pool = make_pool(rng, SMALL.entries)
-    layer = make_layer(rng, SMALL, pool, outputs=5, channels=8, act_bits=2, signed=False)
+    pool = SYSTEM.random_pool(rng)
+    layer = SYSTEM.random_layer(rng, pool, outputs=5, channels=8, act_bits=2, has_sign=False)
     dut = WeightPoolEngine(SMALL, pool)
     seen = []
 
@@ -468,8 +423,8 @@ def test_offers_before_ready():
 def result_codes(layout, has_sign, act_bits, codes):
     """Results of PoolResult for every plane of every group of ``codes``, by the oracle's table."""
     rng = np.random.default_rng(23)
-    pool = make_pool(rng, 1, 4, layout=layout)
     spec = EngineSpec(entries=1, group=4, layout=layout)
+    pool = PoolSystem(spec).random_pool(rng)
     dut = PoolResult(spec)
     stored = [bank[:, 0].tolist() for bank in spec.stored(pool)]
     got = []
@@ -540,9 +495,9 @@ def test_extreme_results():
 
 @pytest.mark.parametrize("entries", [1, 5, 64])
 def test_every_index(entries):
-    """A lane gathers the result of each index, adds, and rounds; other indices gather zero."""
+    """A lane gathers the result of each index and adds it; other indices gather zero."""
     rng = np.random.default_rng(31)
-    spec = EngineSpec(entries=entries, bits=4)
+    spec = EngineSpec(entries=entries)
     dut = Lane(spec)
     results = rng.integers(-(1 << 15), 1 << 15, entries).tolist()
     got, expected = [], []
@@ -552,9 +507,6 @@ def test_every_index(entries):
         for index in range(1 << spec.index_bits):
             for start in (0, 1):
                 bias, accumulator = rng.integers(-(1 << 30), 1 << 30, 2).tolist()
-                relu = int(rng.integers(2))
-                has_sign = int(rng.integers(2))
-                bits = int(rng.integers(1, 5))
                 ctx.set(dut.index, index)
                 ctx.set(dut.gather, 1)
                 await ctx.tick()
@@ -563,32 +515,77 @@ def test_every_index(entries):
                 ctx.set(dut.start, start)
                 ctx.set(dut.bias, bias)
                 ctx.set(dut.accumulator, accumulator)
-                ctx.set(dut.finish, 1)
-                ctx.set(dut.relu, relu)
-                total = (bias if start else accumulator) + (
-                    results[index] if index < entries else 0
-                )
-                await ctx.delay(1e-8)
+                await ctx.tick()
                 got.append(ctx.get(dut.sum))
-                expected.append(total)
-                await ctx.tick()
-                ctx.set(dut.finish, 0)
-                ctx.set(dut.scale, 1)
-                ctx.set(dut.mult, 40000)
-                ctx.set(dut.shift, 43)
-                ctx.set(dut.has_sign, has_sign)
-                ctx.set(dut.largest, (1 << bits - has_sign) - 1)
-                await ctx.tick()
-                ctx.set(dut.scale, 0)
-                ctx.set(dut.encode, 1)
-                await ctx.tick()
-                ctx.set(dut.encode, 0)
-                low = -(1 << bits - 1) if has_sign else 0
-                high = low + (1 << bits) - 1
-                real = Fraction(40000, 1 << 43)
-                value = oracle_requantise(max(total, 0) if relu else total, real, low, high)
-                got.append(ctx.get(dut.code) & (1 << bits) - 1)
-                expected.append(value & (1 << bits) - 1)
+                result = results[index] if index < entries else 0
+                expected.append((bias if start else accumulator) + result)
+
+    run(dut, testbench)
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"requantisers": 4},
+        {"requantisers": 2, "pipelined": True},
+        {"lanes": 1, "pipelined": True},
+    ],
+    ids=str,
+)
+def test_finisher(fields):
+    """Rows of sums become codes in order: rectified or not, with or without a sign, all widths."""
+    rng = np.random.default_rng(37)
+    spec = EngineSpec(**({"lanes": 4, "bits": 4, "max_outputs": 16} | fields))
+    dut = Finisher(spec)
+    rows = 4
+    got, expected = [], []
+    memory = np.zeros((rows, spec.lanes), np.int64)
+
+    async def testbench(ctx):
+        for relu, has_sign, bits in np.ndindex(2, 2, 4):
+            largest = (1 << bits + 1 - has_sign) - 1
+            ctx.set(dut.relu, relu)
+            ctx.set(dut.has_sign, has_sign)
+            ctx.set(dut.largest, largest)
+            ctx.set(dut.mult, 40000)
+            ctx.set(dut.shift, 43)
+            ctx.set(dut.last_row, rows - 1)
+            low = -largest - 1 if has_sign else 0
+            totals = rng.integers(-(1 << 30), 1 << 30, (2 * rows, spec.lanes))
+            for row in totals.tolist():
+                expected.append(
+                    [
+                        oracle_requantise(
+                            max(total, 0) if relu else total, Fraction(40000, 1 << 43), low, largest
+                        )
+                        % 16
+                        for total in row
+                    ]
+                )
+            written = fetched = taken = 0
+            while taken < 2 * rows:
+                assert ctx.get(dut.room) == (written - fetched < rows)
+                put = written < 2 * rows and ctx.get(dut.room) and rng.random() < 0.7
+                ctx.set(dut.put, put)
+                ctx.set(dut.o_ready, rng.random() < 0.6)
+                read, row, valid, ready, codes, last = (
+                    await ctx.tick().sample(
+                        dut.read_en, dut.read_row, dut.o_valid, dut.o_ready, dut.o_codes, dut.o_last
+                    )
+                )[2:]
+                if put:
+                    memory[written % rows] = totals[written]
+                    written += 1
+                if read:
+                    ctx.set(dut.sums, memory[row].tolist())
+                    fetched += 1
+                if valid and ready:
+                    got.append(list(codes))
+                    assert last == (taken % rows == rows - 1)
+                    taken += 1
+            ctx.set(dut.put, 0)
 
     run(dut, testbench)
     assert got == expected
@@ -621,10 +618,12 @@ def test_memories_are_modules():
         "weight_pool_table_a4_s64_l8",
         "weight_pool_accumulators_r32_p8_a32",
         "weight_pool_biases_r32_p8_a32",
+        "weight_pool_sums_r32_p8_a32",
     }
     assert design.counts()["weight_pool_table_a4_s64_l8"] == 2
     assert design.counts()["weight_pool_result_l8_m8_banks2"] == 64
-    assert design.counts()["weight_pool_lane_s64_r17_a32_b8"] == 8
+    assert design.counts()["weight_pool_lane_s64_r17_a32"] == 8
+    assert design.counts()["requantiser_s32_b8_l2"] == 1
 
 
 @pytest.mark.parametrize(
@@ -634,6 +633,7 @@ def test_memories_are_modules():
         Transposer,
         PoolResult,
         Lane,
+        Finisher,
         EngineControl,
         lambda spec: LookUpTable(spec, "table"),
         lambda spec: RowMemory(spec, "biases"),
@@ -658,6 +658,9 @@ def test_bad_spec(make):
         ({"bits": 0}, ValueError, "bits must be between 1 and 16, not 0"),
         ({"lanes": 0}, ValueError, "lanes must be between 1 and 256, not 0"),
         ({"max_outputs": 0}, ValueError, "max_outputs must be between 1 and 4096, not 0"),
+        ({"requantisers": 0}, ValueError, "requantisers must be between 1 and 8, not 0"),
+        ({"requantisers": 3}, ValueError, "requantisers must divide the 8 lanes, not 3"),
+        ({"pipelined": 1}, TypeError, "pipelined must be a bool, not 1"),
         ({"length": 0}, ValueError, "length must be between 1 and 1048576, not 0"),
         (
             {"accumulator_bits": 24},
@@ -683,15 +686,17 @@ def test_bad_parameters(fields, error, message):
 
 def test_settings_that_do_not_fit():
     rng = np.random.default_rng(1)
-    pool = make_pool(rng, 6)
+    pool = SYSTEM.random_pool(rng)
+    more = PoolSystem(replace(SMALL, entries=7)).random_pool(rng)
+    half = WeightPoolFormat(entries=6, layout="half").with_pool(pool.pool)
     spec = replace(SMALL, max_act_bits=5, bits=6)
     five, six = FixedSpec(bits=5, frac_bits=2), FixedSpec(bits=6, frac_bits=2)
     assert spec.settings(pool, five, six, 12)["last_row"] == 3
     for arguments, error, message in [
         ((8, five, six, 12), TypeError, "pool must be a WeightPoolSpec, not 8"),
-        ((make_pool(rng, 7), five, six, 12), ValueError, r"pool\.entries must be 6, not 7"),
+        ((more, five, six, 12), ValueError, r"pool\.entries must be 6, not 7"),
         (
-            (make_pool(rng, 6, layout="half"), five, six, 12),
+            (half, five, six, 12),
             ValueError,
             r"pool\.layout must be full, not half",
         ),
@@ -708,7 +713,7 @@ def test_settings_that_do_not_fit():
         with pytest.raises(error, match=message):
             spec.settings(*arguments)
     with pytest.raises(ValueError, match=r"pool\.lut_bits must be 8, not 6"):
-        WeightPoolEngine(SMALL, make_pool(rng, 6, lut_bits=6))
+        WeightPoolEngine(SMALL, PoolSystem(replace(SMALL, lut_bits=6)).random_pool(rng))
 
 
 def test_formulas():
