@@ -1,6 +1,6 @@
 """Widths, settings and cycles of the bit-serial look-up engine (spec/weight_pool.md, section 6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -93,23 +93,33 @@ class EngineSpec:
         if not isinstance(self.pipelined, bool):
             raise TypeError(f"pipelined must be a bool, not {self.pipelined!r}")
         check_int("length", self.length, 1, 1 << 20)
-        # One more result for the bias.
-        needed = self.result_bits + self.length.bit_length()
-        check_int("accumulator_bits", self.accumulator_bits, needed, MAX_ACCUMULATOR_BITS)
+        check_int("accumulator_bits", self.accumulator_bits, self.exact_bits, MAX_ACCUMULATOR_BITS)
 
     @classmethod
-    def for_format(cls, form: WeightPoolFormat, length: int, **sizes: int) -> "EngineSpec":
-        """Engine for every spec that ``form`` can be fitted to, and sums of ``length`` weights."""
+    def for_format(cls, form: WeightPoolFormat, length: int, **sizes: Any) -> "EngineSpec":
+        """Engine for every spec that ``form`` can be fitted to, and sums of ``length`` weights.
+
+        The accumulator is no wider than that needs, unless ``sizes`` has its bits.
+        """
         spec = form.spec()
-        return cls(
-            entries=spec.entries,
-            group=spec.group,
-            lut_bits=spec.lut_bits,
-            layout=spec.layout,
-            max_act_bits=MAX_ACT_BITS if form.act_bits is None else form.act_bits,
-            length=-(-length // spec.group),
-            **sizes,
-        )
+        fields = {
+            "entries": spec.entries,
+            "group": spec.group,
+            "lut_bits": spec.lut_bits,
+            "layout": spec.layout,
+            "max_act_bits": MAX_ACT_BITS if form.act_bits is None else form.act_bits,
+            "length": -(-length // spec.group),
+            "accumulator_bits": MAX_ACCUMULATOR_BITS,
+        }
+        engine = cls(**(fields | sizes))
+        if "accumulator_bits" in sizes:
+            return engine
+        return replace(engine, accumulator_bits=engine.exact_bits)
+
+    @property
+    def exact_bits(self) -> int:
+        """Bits of an accumulator that holds every sum, and a bias as large as a result."""
+        return self.result_bits + self.length.bit_length()
 
     @property
     def banks(self) -> int:

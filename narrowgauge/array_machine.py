@@ -19,7 +19,7 @@ from synth.array import MappedArray
 from synth.energy import unit_energy
 from synth.library import load
 
-__all__ = ["ArrayMachine"]
+__all__ = ["ArrayMachine", "code_values"]
 
 
 class ArrayMachine:
@@ -126,8 +126,13 @@ class ArrayMachine:
 
     def values(self, layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
         """Format of a layer's weights, and the values of its codes."""
-        spec = layer.weight_spec  # type: ignore[attr-defined]
-        return str(spec), np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
+        return code_values(layer)
+
+
+def code_values(layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
+    """Format of the weights of a layer in which each has a code, and the values of its codes."""
+    spec = layer.weight_spec  # type: ignore[attr-defined]
+    return str(spec), np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
 
 
 def _mapped(form: Format, operands: Sequence[ElementOperands], settings: Settings) -> MappedArray:

@@ -1,0 +1,386 @@
+"""The look-up engine of weight pools as mapped netlists of its units, run on real operands.
+
+Table, accumulators, their start values and final sums are memories, which no flow would build of
+gates: they are arrays here, and every row that is read or written is counted.  All else is mapped,
+each distinct unit once, and one simulation holds all its instances as lanes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from golden.weight_pool_engine import EngineSpec
+from hdl.weight_pool import WeightPoolEngine
+from synth.activity import LANES_PER_WORD, Simulator, Words, pack, unpack
+from synth.cache import Cache
+from synth.cells import CellLibrary
+from synth.netlist import CellClass
+from synth.units import MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.verilog import to_verilog
+
+__all__ = ["EngineRun", "MappedEngine", "PixelBatch"]
+
+Integers = npt.NDArray[np.integer[Any]]
+
+#: Class of the gates of each unit by role: shifted and added, an entry stands for products.
+CLASSES = {
+    "transposer": CellClass.DECODE,
+    "result": CellClass.MULTIPLY,
+    "lane": CellClass.ACCUMULATE,
+    "finisher": "encode",
+    "control": "control",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelBatch:
+    """Pixels of one layer, as an engine gets them.
+
+    Streams are the lanes of the simulation's words, so there is a multiple of 64 of them.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (streams, pixels, blocks, group)
+        Codes of activations.
+    indices : ndarray of int, shape (blocks, outputs)
+        Pool vectors.
+    bias : ndarray of int, shape (outputs,)
+        Start values of the accumulators.
+    table : sequence of ndarray of int, shape (rows, entries)
+        Entries of each bank.
+    settings : mapping of str to int
+        Run-time settings by port, see :meth:`golden.weight_pool_engine.EngineSpec.settings`.
+    results : ndarray of int, shape (streams, pixels, outputs)
+        Codes that the golden model says.
+    """
+
+    groups: Integers
+    indices: Integers
+    bias: Integers
+    table: Sequence[Integers]
+    settings: Mapping[str, int]
+    results: Integers
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRun(UnitsRun):
+    """Switching activity of a batch of pixels, and what its memories did.
+
+    Attributes
+    ----------
+    accesses : dict of str to int
+        Rows of ``"table"``, ``"accumulators"``, ``"biases"`` and ``"sums"`` that one stream read or
+        wrote; with two banks, a row of either counts.
+    """
+
+    accesses: dict[str, int]
+
+
+class MappedEngine(MappedUnits):
+    """Units of an engine, mapped to a cell library.
+
+    Parameters
+    ----------
+    spec : EngineSpec
+        Sizes and widths.
+    library : CellLibrary
+        Cells.
+    clock_ns : float
+        Clock period that mapping aims at.
+    workers : int
+        Yosys processes at a time.
+    cache : Cache, optional
+        Where mapped netlists are kept, see `synth.yosys.map_netlist`.
+
+    Attributes
+    ----------
+    units : dict of str to MappedUnit
+        Keys ``"transposer"``, ``"result"``, ``"lane"``, ``"finisher"``, ``"control"``.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        library: CellLibrary,
+        *,
+        clock_ns: float,
+        workers: int = 2,
+        cache: Cache | None = None,
+    ) -> None:
+        self.spec = spec
+        design = to_verilog(WeightPoolEngine(spec))
+        names = {}
+        for role in CLASSES:
+            (names[role],) = (
+                name for name in design.modules if name.startswith(f"weight_pool_{role}_")
+            )
+        counts = design.counts()
+        modules = map_modules(
+            design, names.values(), library, clock_ns=clock_ns, workers=workers, cache=cache
+        )
+        units = {}
+        for role, kind in CLASSES.items():
+            module = modules[names[role]]
+            units[role] = MappedUnit(
+                name=names[role],
+                count=counts[names[role]],
+                mapped=module.mapped,
+                netlist=module.netlist,
+                timing=module.timing,
+                classes=tuple(
+                    str(CellClass.REGISTERS if cell.ff is not None else kind)
+                    for cell in module.netlist.instances
+                ),
+            )
+        super().__init__(units, clock_ns=clock_ns)
+
+    def run(self, batch: PixelBatch) -> EngineRun:
+        """Run pixels on the mapped netlists.
+
+        Raises
+        ------
+        ValueError
+            If the codes that leave are not ``batch.results``.
+        """
+        return _Run(self, batch).run()
+
+
+class _Run:
+    """One simulation of all units; all streams are in the same state but for their numbers."""
+
+    def __init__(self, engine: MappedEngine, batch: PixelBatch) -> None:
+        self.engine, self.spec, self.batch = engine, engine.spec, batch
+        spec = self.spec
+        self.streams, self.pixels, self.blocks, group = batch.groups.shape
+        if self.streams % LANES_PER_WORD or group != spec.group:
+            raise ValueError(
+                f"batch must have a multiple of 64 streams of groups of {spec.group}, "
+                f"not {batch.groups.shape}"
+            )
+        self.groups = batch.groups.reshape(self.streams, -1, group)
+        rows = spec.lane_words(batch.indices)
+        self.rows = rows.shape[1]
+        self.indices = np.tile(rows.reshape(-1, spec.lanes), (self.pixels, 1))
+        self.bias = spec.lane_words(batch.bias)
+        self.units = {
+            role: Simulator(unit.netlist, unit.count * self.streams)
+            for role, unit in engine.units.items()
+        }
+        self.accesses = dict.fromkeys(("table", "accumulators", "biases", "sums"), 0)
+        self.cycles = 0
+
+    def run(self) -> EngineRun:
+        """Clock everything until the last code has left, and compare the codes."""
+        for role, unit in self.engine.units.items():
+            if "rst" in unit.netlist.ports:
+                for level in (1, 0):
+                    self._step(role, {}, rst=level)
+        before = {role: simulator.activity() for role, simulator in self.units.items()}
+        rows = list(self._codes())
+        codes = np.stack(rows, axis=1).reshape(self.streams, self.pixels, -1)
+        self._compare(codes[..., : self.batch.results.shape[-1]])
+        return EngineRun(
+            activity={
+                role: simulator.activity().since(before[role])
+                for role, simulator in self.units.items()
+            },
+            cycles=self.cycles,
+            simulated={role: unit.count for role, unit in self.engine.units.items()},
+            accesses=self.accesses,
+        )
+
+    def _compare(self, codes: Integers) -> None:
+        """Compare with the golden model, in the bits that its codes have."""
+        settings = self.batch.settings
+        bits = settings["largest"].bit_length() + settings["result_has_sign"]
+        got = codes & (1 << bits) - 1
+        if not np.array_equal(got, self.batch.results):
+            place = tuple(np.argwhere(got != self.batch.results)[0].tolist())
+            raise ValueError(
+                f"mapped netlist must give code {self.batch.results[place]} as the golden model, "
+                f"not {got[place]} (stream {place[0]}, pixel {place[1]}, output {place[2]})"
+            )
+
+    def _words(self, role: str, port: str, value: int) -> Words:
+        """One value for all instances of a unit in all streams."""
+        width = len(self.engine.units[role].netlist.ports[port].nets)
+        words = pack(np.full(LANES_PER_WORD, value), width)
+        return np.repeat(words, self.units[role].words, axis=1)
+
+    def _step(self, role: str, arrays: Mapping[str, Words], **values: int) -> None:
+        """Clock the instances of a unit; ports that mapping has removed are passed over."""
+        ports = self.engine.units[role].netlist.ports
+        words = dict(arrays)
+        words |= {name: self._words(role, name, v) for name, v in values.items() if name in ports}
+        self.units[role].step({name: word for name, word in words.items() if name in ports})
+
+    def _output(self, role: str, name: str) -> int:
+        """Output in the last cycle, which is the same in all streams."""
+        return int(unpack(self.units[role].settled(name), 1)[0])
+
+    def _register(self, role: str, name: str) -> int:
+        """Register that is the same in all streams, after the last clock."""
+        return int(unpack(self.units[role].state(name), 1)[0])
+
+    def _lanes(self, values: Integers, width: int) -> Words:
+        """Words of numbers [streams, instances]."""
+        return pack(np.ascontiguousarray(values.T).ravel(), width)
+
+    def _codes(self) -> Iterator[Integers]:
+        """Rows of codes [streams, lanes] as they leave; every cycle clocks each unit once."""
+        spec = self.spec
+        memory = (1 << spec.row_bits, self.streams, spec.lanes)
+        accumulators, sums = np.zeros(memory, np.int64), np.zeros(memory, np.int64)
+        # What the memories give now.
+        entries: list[Integers] = [
+            np.zeros((self.streams, spec.entries), np.int64) for _ in self.batch.table
+        ]
+        accumulator: Integers = np.zeros((self.streams, spec.lanes), np.int64)
+        bias = final = accumulator
+        group = row = taken = 0
+        while taken < self.pixels * self.rows:
+            self.cycles += 1
+            signals = self._control(row < len(self.indices))
+            reads_plane = signals["move"] and self._register("transposer", "plane_valid")
+            group += self._transpose(group, signals["move"])
+            bank = self._results(entries, signals)
+            total = self._gather(row, bank, accumulator, bias, signals)
+            row += signals["gather"]
+
+            taken_now, codes, read = self._finish(final, signals["finish"])
+            if taken_now:
+                taken += 1
+                yield codes
+
+            if reads_plane:
+                entries = self._table_rows()
+            if signals["accumulator_read"]:
+                accumulator = accumulators[signals["row"]]
+                if signals["accumulator_write"] and signals["row"] == signals["sum_row"]:
+                    accumulator = total
+            if signals["bias_read"]:
+                bias = np.broadcast_to(self.bias[signals["row"]], accumulator.shape)
+            if read is not None:
+                final = sums[read]
+            if signals["accumulator_write"]:
+                accumulators[signals["sum_row"]] = total
+            if signals["finish"]:
+                sums[signals["sum_row"]] = total
+            self.accesses["table"] += spec.banks * bool(reads_plane)
+            self.accesses["accumulators"] += (
+                signals["accumulator_read"] + signals["accumulator_write"]
+            )
+            self.accesses["biases"] += signals["bias_read"]
+            self.accesses["sums"] += signals["finish"] + (read is not None)
+
+    def _control(self, has_indices: bool) -> dict[str, int]:
+        """Signals of the controller."""
+        settings = self.batch.settings
+        plane = self._register("transposer", "plane")
+        self._step(
+            "control",
+            {},
+            plane_valid=self._register("transposer", "plane_valid"),
+            plane_first=plane == settings["top_plane"],
+            plane_final=plane == 0,
+            plane_last=self._register("transposer", "plane_last"),
+            index_valid=has_indices,
+            room=self._register("finisher", "waiting") <= settings["last_row"],
+            has_sign=settings["has_sign"],
+            last_row=settings["last_row"],
+        )
+        ports = self.units["control"].netlist.ports.values()
+        names = [port.name for port in ports if port.direction == "output"]
+        return {name: self._output("control", name) for name in names}
+
+    def _transpose(self, group: int, move: int) -> int:
+        """Offer a group; whether it was accepted."""
+        spec = self.spec
+        now = min(group, self.groups.shape[1] - 1)
+        codes = [pack(channel, spec.max_act_bits) for channel in self.groups[:, now].T]
+        offered = group < self.groups.shape[1]
+        self._step(
+            "transposer",
+            {"i_codes": np.concatenate(codes)},
+            i_valid=offered,
+            i_last=now % self.blocks == self.blocks - 1,
+            top_plane=self.batch.settings["top_plane"],
+            move=move,
+        )
+        return int(offered and self._output("transposer", "i_ready"))
+
+    def _table_rows(self) -> list[Integers]:
+        """Rows [streams, entries] of each bank that the plane asks for."""
+        spec = self.spec
+        address = unpack(self.units["transposer"].settled("address"), self.streams)
+        mask = (1 << spec.address_bits) - 1
+        return [
+            bank[address >> spec.address_bits * number & mask].astype(np.int64)
+            for number, bank in enumerate(self.batch.table)
+        ]
+
+    def _results(self, entries: Sequence[Integers], signals: Mapping[str, int]) -> Words:
+        """Clock the results of all pool vectors; the bank as a lane sees it before."""
+        spec = self.spec
+        state = self.units["result"].state("result").reshape(spec.result_bits, spec.entries, -1)
+        bank = state.transpose(1, 0, 2).reshape(spec.result_bits * spec.entries, -1)
+        words = np.concatenate([self._lanes(rows, spec.lut_bits) for rows in entries])
+        names = ("step", "first", "negative", "latch")
+        self._step("result", {"entries": words}, **{name: signals[name] for name in names})
+        return bank
+
+    def _gather(
+        self,
+        row: int,
+        bank: Words,
+        accumulator: Integers,
+        bias: Integers,
+        signals: Mapping[str, int],
+    ) -> Integers:
+        """Clock the lanes; their sums [streams, lanes]."""
+        spec = self.spec
+        index = self.indices[min(row, len(self.indices) - 1)]
+        self._step(
+            "lane",
+            {
+                "results": np.tile(bank, (1, spec.lanes)),
+                "index": pack(np.repeat(index, self.streams), spec.index_bits),
+                "accumulator": self._lanes(accumulator, spec.accumulator_bits),
+                "bias": self._lanes(bias, spec.accumulator_bits),
+            },
+            gather=signals["gather"],
+            start=signals["sum_start"],
+        )
+        total = unpack(self.units["lane"].settled("sum"), spec.lanes * self.streams, signed=True)
+        return total.reshape(spec.lanes, self.streams).T
+
+    def _finish(self, final: Integers, put: int) -> tuple[int, Integers, int | None]:
+        """Clock the finisher: whether a row of codes leaves, the row, and which row it reads."""
+        spec, settings = self.spec, self.batch.settings
+        words = [pack(lane, spec.accumulator_bits) for lane in final.T]
+        self._step(
+            "finisher",
+            {"sums": np.concatenate(words)},
+            put=put,
+            o_ready=1,
+            has_sign=settings["result_has_sign"],
+            **{name: settings[name] for name in ("last_row", "relu", "mult", "shift", "largest")},
+        )
+        leaves = self._output("finisher", "o_valid")
+        row = unpack(
+            self.units["finisher"]
+            .settled("o_codes")
+            .reshape(spec.lanes, spec.bits, -1)
+            .transpose(1, 0, 2)
+            .reshape(spec.bits, -1),
+            spec.lanes * self.streams,
+        )
+        reads = self._output("finisher", "read_en")
+        return (
+            leaves,
+            row.reshape(spec.lanes, self.streams).T,
+            self._output("finisher", "read_row") if reads else None,
+        )
