@@ -171,6 +171,7 @@ class _Run:
         }
         self.accesses = dict.fromkeys(("table", "accumulators", "biases", "sums"), 0)
         self.cycles = 0
+        self._constants: dict[tuple[str, str, int], Words] = {}
 
     def run(self) -> EngineRun:
         """Clock everything until the last code has left, and compare the codes."""
@@ -204,30 +205,41 @@ class _Run:
                 f"not {got[place]} (stream {place[0]}, pixel {place[1]}, output {place[2]})"
             )
 
-    def _words(self, role: str, port: str, value: int) -> Words:
+    def _constant(self, role: str, port: str, value: int) -> Words:
         """One value for all instances of a unit in all streams."""
-        width = len(self.engine.units[role].netlist.ports[port].nets)
-        words = pack(np.full(LANES_PER_WORD, value), width)
-        return np.repeat(words, self.units[role].words, axis=1)
+        key = role, port, value
+        if key not in self._constants:
+            width = len(self.engine.units[role].netlist.ports[port].nets)
+            words = pack(np.full(LANES_PER_WORD, value), width)
+            self._constants[key] = np.repeat(words, self.units[role].words, axis=1)
+        return self._constants[key]
 
     def _step(self, role: str, arrays: Mapping[str, Words], **values: int) -> None:
         """Clock the instances of a unit; ports that mapping has removed are passed over."""
         ports = self.engine.units[role].netlist.ports
-        words = dict(arrays)
-        words |= {name: self._words(role, name, v) for name, v in values.items() if name in ports}
-        self.units[role].step({name: word for name, word in words.items() if name in ports})
+        words = {name: word for name, word in arrays.items() if name in ports}
+        words |= {
+            name: self._constant(role, name, v) for name, v in values.items() if name in ports
+        }
+        self.units[role].step(words)
 
     def _output(self, role: str, name: str) -> int:
         """Output in the last cycle, which is the same in all streams."""
-        return int(unpack(self.units[role].settled(name), 1)[0])
+        return _first(self.units[role].settled(name))
 
     def _register(self, role: str, name: str) -> int:
         """Register that is the same in all streams, after the last clock."""
-        return int(unpack(self.units[role].state(name), 1)[0])
+        return _first(self.units[role].state(name))
 
     def _lanes(self, values: Integers, width: int) -> Words:
         """Words of numbers [streams, instances]."""
         return pack(np.ascontiguousarray(values.T).ravel(), width)
+
+    def _joined(self, words: Words) -> Words:
+        """Words of one port that holds the numbers of all instances, from those by instance."""
+        bits = len(words)
+        parts = words.reshape(bits, -1, self.streams // LANES_PER_WORD)
+        return parts.transpose(1, 0, 2).reshape(-1, parts.shape[2])
 
     def _codes(self) -> Iterator[Integers]:
         """Rows of codes [streams, lanes] as they leave; every cycle clocks each unit once."""
@@ -300,11 +312,11 @@ class _Run:
         """Offer a group; whether it was accepted."""
         spec = self.spec
         now = min(group, self.groups.shape[1] - 1)
-        codes = [pack(channel, spec.max_act_bits) for channel in self.groups[:, now].T]
+        codes = self._lanes(self.groups[:, now], spec.max_act_bits)
         offered = group < self.groups.shape[1]
         self._step(
             "transposer",
-            {"i_codes": np.concatenate(codes)},
+            {"i_codes": self._joined(codes)},
             i_valid=offered,
             i_last=now % self.blocks == self.blocks - 1,
             top_plane=self.batch.settings["top_plane"],
@@ -325,8 +337,7 @@ class _Run:
     def _results(self, entries: Sequence[Integers], signals: Mapping[str, int]) -> Words:
         """Clock the results of all pool vectors; the bank as a lane sees it before."""
         spec = self.spec
-        state = self.units["result"].state("result").reshape(spec.result_bits, spec.entries, -1)
-        bank = state.transpose(1, 0, 2).reshape(spec.result_bits * spec.entries, -1)
+        bank = self._joined(self.units["result"].state("result"))
         words = np.concatenate([self._lanes(rows, spec.lut_bits) for rows in entries])
         names = ("step", "first", "negative", "latch")
         self._step("result", {"entries": words}, **{name: signals[name] for name in names})
@@ -360,10 +371,10 @@ class _Run:
     def _finish(self, final: Integers, put: int) -> tuple[int, Integers, int | None]:
         """Clock the finisher: whether a row of codes leaves, the row, and which row it reads."""
         spec, settings = self.spec, self.batch.settings
-        words = [pack(lane, spec.accumulator_bits) for lane in final.T]
+        words = self._lanes(final, spec.accumulator_bits)
         self._step(
             "finisher",
-            {"sums": np.concatenate(words)},
+            {"sums": self._joined(words)},
             put=put,
             o_ready=1,
             has_sign=settings["result_has_sign"],
@@ -384,3 +395,8 @@ class _Run:
             row.reshape(spec.lanes, self.streams).T,
             self._output("finisher", "read_row") if reads else None,
         )
+
+
+def _first(words: Words) -> int:
+    """Read the number of the first lane."""
+    return sum((int(word) & 1) << bit for bit, word in enumerate(words[:, 0]))
