@@ -19,11 +19,22 @@ from typing import Any
 import numpy as np
 
 from golden.formats import parse
-from golden.inference import Evaluation, LayerStream, QuantisedNetwork, quantise
+from golden.inference import (
+    Evaluation,
+    LayerStream,
+    NumberSystem,
+    QuantisedNetwork,
+    accuracy,
+    quantise,
+)
 from golden.network import Network
+from golden.spec import Format
+from golden.weight_pool import WeightPoolFormat
 from narrowgauge.array_machine import ArrayMachine
 from narrowgauge.machine import Machine, Settings
+from narrowgauge.networks import retrained_digits
 from narrowgauge.onnx_reader import Data
+from narrowgauge.pool_machine import PoolMachine
 from narrowgauge.workers import worker_pool
 from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
@@ -38,6 +49,7 @@ MACHINES: dict[str, Callable[[Any, Sequence[LayerStream], Settings], Machine]] =
     "tapered": ArrayMachine,
     "dybit": ArrayMachine,
     "elp_bsd": ArrayMachine,
+    "weight_pool": PoolMachine,
 }
 
 #: Version of the form of the result.
@@ -52,9 +64,13 @@ DEFAULT_FORMATS = (
     "tapered6",
     "fixed5",
     "tapered5",
+    "fixed8:weight_bits=4",
     "dybit8",
     "dybit4",
     "elp_bsd4:set=E4-2,scale_pow2=yes",
+    "weight_pool64",
+    "weight_pool64:act_bits=4",
+    "weight_pool32",
 )
 
 #: Images whose operands are streamed through the hardware.
@@ -129,7 +145,7 @@ def compare(
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "network": {
-            "float_accuracy": first.pop("float_accuracy"),
+            "float_accuracy": 100 * accuracy(network.run(data.images), data.labels),
             "images": len(data.images),
             "calibration_images": len(data.calibration),
             "mac_layers": len(network.mac_nodes),
@@ -151,8 +167,6 @@ def compare(
         "rows": [rows[name] for name in names],
         "weights": _weight_histogram(network),
     }
-    for row in result["rows"]:
-        row.pop("float_accuracy", None)
     return result
 
 
@@ -216,8 +230,10 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
 def _code_digest() -> str:
     """Hash of the whole project's code and data, so that no cached row outlives a change."""
     root = Path(__file__).parents[1]
-    folders = ("golden", "hdl", "synth", "narrowgauge")
+    folders = ("golden", "hdl", "synth", "narrowgauge", "narrowgauge/networks")
     paths = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    # Pools that a network was retrained with.
+    paths += sorted((root / "narrowgauge/networks").glob("*.npz"))
     return content_key(*(path.read_bytes() for path in paths))
 
 
@@ -225,7 +241,10 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     """Everything about one format."""
     form = parse(name)
     assert data.calibration is not None  # compare() has seen to it
-    system = form.system(settings.method)
+    system: NumberSystem = form.system(settings.method)
+    retrained = retrained_digits(network, form) if isinstance(form, WeightPoolFormat) else None
+    if retrained is not None:
+        network, system = retrained
     quantised = quantise(network, system, data.calibration)
     evaluation = quantised.evaluate(data.images, data.labels)
     streams = list(quantised.streams(data.images[:: max(1, len(data.images) // STREAM_IMAGES)]))
@@ -241,6 +260,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     return {
         "design": machine.design,
         "spec": name,
+        "retrained": retrained is not None,
         "weight_bits": machine.weight_bits,
         "activation_bits": machine.activation_bits,
         "accumulator_bits": machine.accumulator_bits,
@@ -272,7 +292,6 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         / sum(node.weight.size for node in network.mac_nodes),
         "sqnr_db": _decibels(evaluation.sqnr_db),
         "accuracy": 100 * (evaluation.accuracy or 0.0),
-        "float_accuracy": 100 * (evaluation.float_accuracy or 0.0),
         "area_breakdown_um2": hardware.area_breakdown_um2(),
         "energy_breakdown_pj": energy,
         "nets_annotated": min(layer.pop("nets_annotated") for layer in layers),
@@ -287,9 +306,26 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
             }
             for role, unit in hardware.units.items()
         ],
+        "memories": [
+            {
+                "name": memory.name,
+                "rows": memory.rows,
+                "row_bits": memory.row_bits,
+                "accesses_per_mac": sum(
+                    layer["accesses"].get(memory.name, 0.0) * layer["macs"] for layer in layers
+                )
+                / macs,
+            }
+            for memory in machine.memories
+        ],
         "layers": layers,
         "values": _values(machine, quantised, network),
-        "note": _note(machine, beside, rest, settings.clock_ns),
+        "note": "; ".join(
+            [
+                *_training_notes(form, is_retrained=retrained is not None),
+                *_notes(machine, beside, rest, settings.clock_ns),
+            ]
+        ),
     }
 
 
@@ -300,9 +336,18 @@ def _values(machine: Machine, quantised: QuantisedNetwork, network: Network) -> 
     return {"layer": node.name, "spec": spec, "values": values.tolist()}
 
 
-def _note(
+def _training_notes(form: Format, *, is_retrained: bool) -> list[str]:
+    """Say what a format that asks for retraining got."""
+    if not isinstance(form, WeightPoolFormat):
+        return []
+    if is_retrained:
+        return ["retrained with its pool; SQNR is against the retrained network in float32"]
+    return ["not retrained with its pool, which costs accuracy: only the embedded network was"]
+
+
+def _notes(
     machine: Machine, beside: Machine | None, rest: Sequence[LayerStream], clock_ns: float
-) -> str:
+) -> list[str]:
     """Say which layers another array runs, and whether the hardware is too slow for the clock."""
     notes = [machine.note] if machine.note else []
     path, _ = machine.hardware.critical_paths()[0]
@@ -314,7 +359,7 @@ def _note(
             f"{', '.join(names)}: fixed-point weights, on an array of their own, whose energy "
             f"counts but whose area, {beside.hardware.area_um2:.0f} um2, does not"
         )
-    return "; ".join(notes)
+    return notes
 
 
 def _layers(
@@ -344,6 +389,7 @@ def _layers(
                 "energy_per_mac_pj": sum(run.energy_pj.values()),
                 "energy_breakdown_pj": dict(run.energy_pj),
                 "nets_annotated": run.nets_annotated,
+                "accesses": dict(run.accesses),
             }
         )
     return layers

@@ -24,7 +24,15 @@ FOLDER = Path(__file__).parent
 TOLERATED_LOSS = 1.0
 
 #: Parts of a row that are no single figure.
-NESTED = {"critical_path", "layers", "units", "values", "area_breakdown_um2", "energy_breakdown_pj"}
+NESTED = {
+    "critical_path",
+    "layers",
+    "units",
+    "values",
+    "memories",
+    "area_breakdown_um2",
+    "energy_breakdown_pj",
+}
 
 
 def write(result: Mapping[str, Any], folder: Path) -> None:
@@ -91,6 +99,7 @@ def html_text(result: Mapping[str, Any]) -> str:
         answers=_answers(result),
         comparison=_comparison(rows),
         hardware=_hardware(rows),
+        memories=_memories(rows),
         splits=_splits(rows),
         pictures=_pictures(result),
         legend=_legend(rows),
@@ -162,8 +171,9 @@ def _comparison(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     def take(key: str) -> list[Any]:
         return [row[key] for row in rows]
 
+    names = [row["spec"] + (" (retrained)" if row["retrained"] else "") for row in rows]
     return [
-        _texts("format", take("spec")),
+        _texts("format", names),
         _figures("accuracy", "%", take("accuracy"), 4),
         _figures("SQNR", "dB", take("sqnr_db"), 3),
         _figures("energy", "pJ per MAC", take("energy_per_mac_pj"), 4),
@@ -192,6 +202,22 @@ def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         _counts("cells", [row["cells"] for row in rows]),
         _figures("area per MAC", "\u00b5m\u00b2", [row["area_per_mac_um2"] for row in rows], 4),
         _figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
+    ]
+
+
+def _memories(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Tabulate the memories that are in neither area nor energy; nothing if there are none."""
+    memories = [(row["spec"], memory) for row in rows for memory in row["memories"]]
+    if not memories:
+        return []
+    return [
+        _texts("format", [spec for spec, _ in memories]),
+        _texts("memory", [memory["name"] for _, memory in memories]),
+        _counts("rows", [memory["rows"] for _, memory in memories]),
+        _counts("row", [memory["row_bits"] for _, memory in memories], "bits"),
+        _figures(
+            "accesses", "rows per MAC", [memory["accesses_per_mac"] for _, memory in memories], 3
+        ),
     ]
 
 

@@ -359,7 +359,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     base = rows[0]
     areas = [row["area_um2"] for row in rows]
     energies = [row["energy_per_mac_pj"] for row in rows]
-    names = [_broken(row["spec"]) for row in rows]
+    names = [_broken(row["spec"]) + ("\n retrained" if row["retrained"] else "") for row in rows]
     key = Column(heading="\nformat", cells=names, is_text=True)
 
     def figures(heading: str, values: Iterable[float | None], digits: int) -> Column:
@@ -397,11 +397,28 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     ]
     print_table(console, [Column(heading="format", cells=key.cells, is_text=True), *shares])
 
+    if any(row["memories"] for row in rows):
+        console.print("\nMemories, in neither area nor energy")
+        print_table(console, _memory_columns(rows))
+
     notes = [f"{row['spec']}: {row['note']}" for row in rows if row.get("note")]
     if notes:
         console.print()
     for note in notes:
         console.print(note)
+
+
+def _memory_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Tabulate what the rows of a comparison keep in memories, and how often they touch it."""
+    memories = [(row["spec"], memory) for row in rows for memory in row["memories"]]
+    accesses = [memory["accesses_per_mac"] for _, memory in memories]
+    return [
+        Column(heading="\nformat", cells=[_broken(spec) for spec, _ in memories], is_text=True),
+        Column(heading="\nmemory", cells=[one["name"] for _, one in memories], is_text=True),
+        Column(heading="\nrows", cells=[str(one["rows"]) for _, one in memories]),
+        Column(heading="bits\nof a row", cells=[str(one["row_bits"]) for _, one in memories]),
+        Column(heading="rows touched\nper MAC", cells=aligned(accesses, 3)),
+    ]
 
 
 def _broken(name: str) -> str:

@@ -78,6 +78,7 @@ def _row(
     return {
         "design": f"{stem}-array",
         "spec": spec,
+        "retrained": False,
         "weight_bits": bits,
         "activation_bits": bits,
         "accumulator_bits": 2 * bits + 12,
@@ -123,5 +124,6 @@ def _row(
             "spec": spec,
             "values": [code / (1 << bits - 1) for code in range(-(1 << bits - 1), 1 << bits - 1)],
         },
+        "memories": [],
         "note": "",
     }

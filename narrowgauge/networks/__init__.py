@@ -18,7 +18,7 @@ import numpy.typing as npt
 from golden.network import MacNode, Network
 from golden.weight_pool import WeightPoolFormat
 from golden.weight_pool_system import WeightPoolSystem
-from narrowgauge.onnx_reader import Data, load_data
+from narrowgauge.onnx_reader import Data, load_data, read
 
 __all__ = [
     "POOL_SIZES",
@@ -75,17 +75,18 @@ def retrained_digits(
     Parameters
     ----------
     network : Network
-        The embedded network.
+        The embedded network, or any other.
     form : WeightPoolFormat
         Its pool must have 32 or 64 vectors of 8 weights, found without options that change them.
 
     Returns
     -------
     tuple of Network and WeightPoolSystem, or None
-        The network has the pool's vectors for weights.  None if there was no such retraining.
+        The network has the pool's vectors for weights.  None if there was no such retraining, or
+        the network is another one.
     """
     changed = {"group", "match", "seed"} & set(form.pinned)
-    if form.entries not in POOL_SIZES or changed:
+    if form.entries not in POOL_SIZES or changed or not _is_digits(network):
         return None
     with np.load(Path(__file__).parent / f"digits_pool{form.entries}.npz") as arrays:
         pool = arrays["pool"]
@@ -110,6 +111,16 @@ def retrained_digits(
         input_name=network.input_name, input_shape=network.input_shape, nodes=tuple(nodes)
     )
     return retrained, WeightPoolSystem(format=form, pool=pool, indices=indices)
+
+
+def _is_digits(network: Network) -> bool:
+    """Whether a network has the layers and weights of the embedded one."""
+    embedded = read(digits().model_path)
+    kinds, known = ([(type(node), node.name) for node in one.nodes] for one in (network, embedded))
+    return kinds == known and all(
+        np.array_equal(ours.weight, theirs.weight) and np.array_equal(ours.bias, theirs.bias)
+        for ours, theirs in zip(network.mac_nodes, embedded.mac_nodes, strict=True)
+    )
 
 
 def with_weights(
