@@ -14,7 +14,9 @@ from amaranth.lib.wiring import In, Out
 from golden.dybit import magnitudes
 from golden.dybit_mac import DybitMacSpec
 from golden.mac import Operand
-from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH
+from golden.spec import check_int
+from hdl.pipeline import Stages, latency_label, move_port
+from hdl.requantiser import MULT_WIDTH, REGISTERED_DISTANCE, SHIFT_WIDTH
 
 __all__ = [
     "DybitDatapath",
@@ -29,6 +31,17 @@ __all__ = [
 #: Magnitudes of up to this many bits are decoded by a table, which is faster there and about as
 #: large: 0.14 against 0.20 ns and 19 against 17 um2 at 4 bits (bench/bench_dybit.py).
 TABLE_WIDTH = 4
+
+#: Places of registers in a product and in an encoder by latency.
+PRODUCT_PLACES = ((), ("product",))
+ENCODER_PLACES = (
+    (),
+    ("scaled",),
+    ("product", "scaled"),
+    ("parts", "product", "scaled"),
+    ("complement", "parts", "product", "scaled"),
+    ("complement", "parts", "product", "scaled", "number"),
+)
 
 
 def operand_shape(spec: DybitMacSpec, role: Operand) -> data.StructLayout:
@@ -139,7 +152,7 @@ class DybitDecoder(wiring.Component):
 
 
 class DybitProduct(wiring.Component):
-    """Combinational product of two operands as ``term + carry``.
+    """Product of two operands as ``term + carry``.
 
     Members
     -------
@@ -149,28 +162,37 @@ class DybitProduct(wiring.Component):
         Product, or its one's complement.
     carry : Out(1)
         One where ``term`` is a one's complement.
+    move : In(1)
+        When the registers load; absent without any.
 
     Parameters
     ----------
     spec : DybitMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 or 1.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`.
+        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
+    move: Signal
 
-    def __init__(self, spec: DybitMacSpec):
+    def __init__(self, spec: DybitMacSpec, *, latency: int = 0):
         if not isinstance(spec, DybitMacSpec):
             raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"dybit_product_{spec.label}"
+        self.latency = latency
+        self.module_name = f"dybit_product_{spec.label}{latency_label(latency)}"
         super().__init__(
             {
                 "activation": In(operand_shape(spec, "activation")),
@@ -178,38 +200,46 @@ class DybitProduct(wiring.Component):
                 "term": Out(signed(spec.product_width)),
                 "carry": Out(1),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
         product = Signal(spec.significand_bits("activation") + spec.significand_bits("weight"))
         shift = Signal(range(spec.max_shift("activation") + spec.max_shift("weight") + 1))
-        # The largest product fits product_width - 1 bits, whatever its shift.
-        magnitude = Signal(spec.product_width - 1)
         m.d.comb += [
             product.eq(self.activation.significand * self.weight.significand),
             shift.eq(self.activation.shift + self.weight.shift),
+        ]
+        # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
+        negative = self.activation.negative ^ self.weight.negative
+        carry = negative & self.activation.significand.any()
+        product, shift, carry = stages.cut(
+            "product", significand=product, shift=shift, negative=carry
+        )
+        # The largest product fits product_width - 1 bits, whatever its shift.
+        magnitude = Signal(spec.product_width - 1)
+        m.d.comb += [
             magnitude.eq(product << shift),
-            # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
-            self.carry.eq(
-                (self.activation.negative ^ self.weight.negative)
-                & self.activation.significand.any()
-            ),
+            self.carry.eq(carry),
             self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
         ]
         return m
 
 
 def encode_unrounded(
-    m: Module, total: Signal, mult: Signal, shift: Signal, bits: int
-) -> tuple[Signal, Signal]:
+    m: Module, stages: Stages, total: Signal, mult: Signal, shift: Signal, bits: int
+) -> tuple[Any, Any]:
     """Whether a scaled sum is negative, and its magnitude's code and guard bit (section 2).
 
     Parameters
     ----------
     m : Module
         Gets the logic.
+    stages : Stages
+        Registers at places of ``ENCODER_PLACES``.
     total, mult, shift : Signal
         The sum is ``total * mult / 2**(shift - 1)`` last places of an unsigned code.
     bits : int
@@ -222,13 +252,22 @@ def encode_unrounded(
         The unrounded code from bit 1 on, above the guard bit.
     """
     negative = Signal()
-    magnitude = Signal(len(total))
+    complement = Signal(len(total))
     product = Signal(len(total) + MULT_WIDTH)
     m.d.comb += [
         negative.eq(total[-1]),
-        magnitude.eq((total ^ negative.replicate(len(total))) + negative),
-        product.eq(magnitude * mult),
+        complement.eq(total ^ negative.replicate(len(total))),
     ]
+    # The magnitude is one more than the complement.
+    complement, once_more, negative = stages.cut(
+        "complement",
+        value=complement,
+        once_more=mult & negative.replicate(MULT_WIDTH),
+        negative=negative,
+    )
+    m.d.comb += product.eq(stages.multiply("parts", complement, mult, plus=once_more))
+    (negative,) = stages.cut("parts", negative=negative)
+    product, negative = stages.cut("product", value=product, negative=negative)
 
     # Bits 1 and up are the number in last places of an unsigned code, bit 0 is its guard.
     # Large steps of the shift come first: what no later step can bring down into the code need
@@ -245,6 +284,10 @@ def encode_unrounded(
             over = Signal(name=f"too_large_{distance}")
             m.d.comb += over.eq(too_large | value[width:].any())
             value, too_large = value[:width], over
+        if distance == REGISTERED_DISTANCE:
+            value, too_large, negative = stages.cut(
+                "scaled", value=value, too_large=too_large, negative=negative
+            )
 
     # The code follows from the place of the leading one: so many ones, a terminator, and the
     # bits after the leading one; the next bit is the guard.
@@ -258,11 +301,11 @@ def encode_unrounded(
             m.d.comb += number.eq(Cat(rest, Const(0, 1), Const(-1, ones)))
     with m.If(too_large):
         m.d.comb += number.eq(Cat(Const(0, 1), Const(-1, bits)))
-    return negative, number
+    return stages.cut("number", negative=negative, value=number)
 
 
 class DybitEncoder(wiring.Component):
-    """Combinational rounding of a sum to a code: multiply, find the leading one, round half up.
+    """Rounding of a sum to a code: multiply, find the leading one, round half up.
 
     The magnitude is rounded, so that ties go away from zero; the unrounded product decides, as in
     :meth:`golden.element.ScaledSpec.rescale` (section 2, integer encoder).
@@ -276,6 +319,8 @@ class DybitEncoder(wiring.Component):
         many of a signed one.
     has_sign : In(1)
         Whether the code has a sign; if not, a negative sum gives 0.
+    move : In(1)
+        When the registers load; absent without any.
     code : Out(spec.bits)
         Result.
 
@@ -283,24 +328,31 @@ class DybitEncoder(wiring.Component):
     ----------
     spec : DybitMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 to 5; the settings must not change meanwhile.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`.
+        If ``spec`` is not a :class:`~golden.dybit_mac.DybitMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     total: Signal
     mult: Signal
     shift: Signal
     has_sign: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, spec: DybitMacSpec):
+    def __init__(self, spec: DybitMacSpec, *, latency: int = 0):
         if not isinstance(spec, DybitMacSpec):
             raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"dybit_encoder_b{spec.bits}_s{spec.sum_width}"
+        self.latency = latency
+        self.module_name = f"dybit_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
         super().__init__(
             {
                 "total": In(signed(spec.sum_width)),
@@ -309,6 +361,7 @@ class DybitEncoder(wiring.Component):
                 "has_sign": In(1),
                 "code": Out(spec.bits),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
@@ -316,7 +369,8 @@ class DybitEncoder(wiring.Component):
         spec = self.spec
         bits = spec.bits
 
-        negative, number = encode_unrounded(m, self.total, self.mult, self.shift, bits)
+        stages = Stages(m, self, ENCODER_PLACES)
+        negative, number = encode_unrounded(m, stages, self.total, self.mult, self.shift, bits)
         guard, unrounded = number[0], number[1:]
 
         # A signed code has one bit less: the last bit of the unsigned one is its guard.  Codes are
@@ -359,10 +413,19 @@ class DybitDatapath:
         """Make the decoder of leading ones."""
         return DybitDecoder(self.spec, role)
 
-    def product(self) -> DybitProduct:
-        """Make the multiplier."""
-        return DybitProduct(self.spec)
+    @property
+    def product_latency(self) -> int:
+        """Registers between multiplier and shifter, where the two are too long for one cycle."""
+        return int(self.spec.significand_bits("activation") > 3)
 
-    def encoder(self) -> DybitEncoder:
+    def product(self, *, latency: int = 0) -> DybitProduct:
+        """Make the multiplier."""
+        return DybitProduct(self.spec, latency=latency)
+
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count registers in the encoder of a shell: it multiplies, and so there always is one."""
+        return 5 if pipelined else 1
+
+    def encoder(self, *, latency: int = 0) -> DybitEncoder:
         """Make the rounding encoder."""
-        return DybitEncoder(self.spec)
+        return DybitEncoder(self.spec, latency=latency)

@@ -17,7 +17,9 @@ from amaranth.lib.wiring import In, Out
 from golden.elp_bsd import DigitSet
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.mac import Operand
+from golden.spec import check_int
 from hdl.hierarchy import place
+from hdl.pipeline import Stages, latency_label, move_port
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH, Requantiser
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
     "needs_decoder",
     "weight_shape",
 ]
+
+#: Places of registers in a product by latency.
+PRODUCT_PLACES = ((), ("digits",))
 
 
 def digit_positions(spec: ElpBsdMacSpec) -> list[list[int]]:
@@ -185,7 +190,7 @@ class ElpBsdWeightDecoder(wiring.Component):
 
 
 class ElpBsdProduct(wiring.Component):
-    """Combinational product of an activation and signed digits as ``term + carry``.
+    """Product of an activation and signed digits as ``term + carry``.
 
     Members
     -------
@@ -198,27 +203,36 @@ class ElpBsdProduct(wiring.Component):
         of all digits but one.
     carry : Out(1)
         Carry of that digit; absent if no digit has the position 0.
+    move : In(1)
+        When the registers load; absent without any.
 
     Parameters
     ----------
     spec : ElpBsdMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 or 1.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not an :class:`~golden.elp_bsd_mac.ElpBsdMacSpec`.
+        If ``spec`` is not an :class:`~golden.elp_bsd_mac.ElpBsdMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     activation: Signal
     weight: Any
     term: Signal
     carry: Signal
+    move: Signal
 
-    def __init__(self, spec: ElpBsdMacSpec):
+    def __init__(self, spec: ElpBsdMacSpec, *, latency: int = 0):
         _check_spec(spec)
+        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"elp_bsd_product_{spec.label}"
+        self.latency = latency
+        self.module_name = f"elp_bsd_product_{spec.label}{latency_label(latency)}"
         members: dict[str, Any] = {
             "activation": In(signed(spec.bits + 1)),
             "weight": In(weight_shape(spec)),
@@ -226,11 +240,12 @@ class ElpBsdProduct(wiring.Component):
         }
         if any(min(positions) == 0 for positions in digit_positions(spec)):
             members["carry"] = Out(1)
-        super().__init__(members)
+        super().__init__(members | move_port(latency))
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
         addends: list[Value] = []
         carry_taken = False
         # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
@@ -255,6 +270,9 @@ class ElpBsdProduct(wiring.Component):
             m.d.comb += shifted.eq(
                 _shift(complement, negative, relative, self.weight[f"select_{digit}"])
             )
+            shifted, negative = stages.cut(
+                "digits", **{f"shifted_{digit}": shifted, f"negated_{digit}": negative}
+            )
             addends.append(shifted << lowest)
             # The digit is shifted by its lowest position whatever its code, and its carry with it.
             if lowest == 0 and not carry_taken:
@@ -267,7 +285,7 @@ class ElpBsdProduct(wiring.Component):
 
 
 class ElpBsdShifter(wiring.Component):
-    """Combinational ``clamp(RNE(total / 2**shift))``: a requantiser for scales of powers of two.
+    """Computes ``clamp(RNE(total / 2**shift))``: a requantiser for scales of powers of two.
 
     Members
     -------
@@ -277,6 +295,8 @@ class ElpBsdShifter(wiring.Component):
         Bits by which it is shifted to the right.
     has_sign : In(1)
         Whether the code is two's complement; if not, a negative sum gives 0.
+    move : In(1)
+        When the registers load; absent without any.
     code : Out(spec.bits)
         Result.
 
@@ -284,22 +304,29 @@ class ElpBsdShifter(wiring.Component):
     ----------
     spec : ElpBsdMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 or 1; the settings must not change meanwhile.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not an :class:`~golden.elp_bsd_mac.ElpBsdMacSpec`.
+        If ``spec`` is not an :class:`~golden.elp_bsd_mac.ElpBsdMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     total: Signal
     shift: Signal
     has_sign: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, spec: ElpBsdMacSpec):
+    def __init__(self, spec: ElpBsdMacSpec, *, latency: int = 0):
         _check_spec(spec)
+        check_int("latency", latency, 0, 1)
         self.spec = spec
-        self.module_name = f"elp_bsd_shifter_s{spec.sum_width}_b{spec.bits}"
+        self.latency = latency
+        self.module_name = f"elp_bsd_shifter_s{spec.sum_width}_b{spec.bits}{latency_label(latency)}"
         super().__init__(
             {
                 "total": In(signed(spec.sum_width)),
@@ -307,12 +334,15 @@ class ElpBsdShifter(wiring.Component):
                 "has_sign": In(1),
                 "code": Out(spec.bits),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
-        requantiser = Requantiser(self.spec.sum_width, self.spec.bits)
+        requantiser = Requantiser(self.spec.sum_width, self.spec.bits, latency=self.latency)
         place(m, "requantiser", requantiser, platform)
+        if self.latency:
+            m.d.comb += requantiser.move.eq(self.move)
         m.d.comb += [
             requantiser.total.eq(self.total),
             requantiser.mult.eq(1),
@@ -366,15 +396,26 @@ class ElpBsdDatapath:
             return ElpBsdActivationDecoder(self.spec)
         return ElpBsdWeightDecoder(self.spec) if needs_decoder(self.spec) else None
 
-    def product(self) -> ElpBsdProduct:
-        """Make the shifts and the sum of the digits."""
-        return ElpBsdProduct(self.spec)
+    @property
+    def product_latency(self) -> int:
+        """One, between shifts and sum, where a digit has four positions or more to choose from."""
+        return int(max(map(len, digit_positions(self.spec))) > 2 or self.spec.bits > 8)
 
-    def encoder(self) -> Requantiser | ElpBsdShifter:
+    def product(self, *, latency: int = 0) -> ElpBsdProduct:
+        """Make the shifts and the sum of the digits."""
+        return ElpBsdProduct(self.spec, latency=latency)
+
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count registers in the encoder of a shell; if it multiplies, there always is one."""
+        if self.spec.multiplier:
+            return 3 if pipelined else 1
+        return int(pipelined)
+
+    def encoder(self, *, latency: int = 0) -> Requantiser | ElpBsdShifter:
         """Make the common requantiser, or its shifter alone."""
         if self.spec.multiplier:
-            return Requantiser(self.spec.sum_width, self.spec.bits)
-        return ElpBsdShifter(self.spec)
+            return Requantiser(self.spec.sum_width, self.spec.bits, latency=latency)
+        return ElpBsdShifter(self.spec, latency=latency)
 
 
 def _check_spec(spec: object) -> None:

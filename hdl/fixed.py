@@ -10,17 +10,28 @@ from amaranth.lib.wiring import In, Out
 
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import Operand
+from golden.spec import check_int
+from hdl.pipeline import Stages, latency_label, move_port
 
 __all__ = ["FixedDatapath", "FixedEncoder", "FixedProduct"]
 
+#: Places of registers in a product and in an encoder by latency.
+PRODUCT_PLACES = ((), ("parts",))
+ENCODER_PLACES = ((), ("shifted",))
+
+#: Bits of a weight that are multiplied at a time if a product has registers.
+PART_WIDTH = 6
+
 
 class FixedProduct(wiring.Component):
-    """Combinational product of two codes.
+    """Product of two codes.
 
     Parameters
     ----------
     spec : FixedMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 or 1; the settings must not change meanwhile.
 
     Members
     -------
@@ -28,43 +39,56 @@ class FixedProduct(wiring.Component):
         Codes.
     term : Out(signed(spec.product_width))
         Exact product.
+    move : In(1)
+        When the registers load; absent without any.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.fixed.FixedMacSpec`.
+        If ``spec`` is not a :class:`~golden.fixed_mac.FixedMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     activation: Signal
     weight: Signal
     term: Signal
+    move: Signal
 
-    def __init__(self, spec: FixedMacSpec):
+    def __init__(self, spec: FixedMacSpec, *, latency: int = 0):
         if not isinstance(spec, FixedMacSpec):
             raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"fixed_product_{spec.label}"
+        self.latency = latency
+        self.module_name = f"fixed_product_{spec.label}{latency_label(latency)}"
         super().__init__(
             {
                 "activation": In(signed(spec.bits)),
                 "weight": In(signed(spec.weight_bits)),
                 "term": Out(signed(spec.product_width)),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.term.eq(self.activation * self.weight)
+        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        m.d.comb += self.term.eq(
+            stages.multiply("parts", self.activation, self.weight, width=PART_WIDTH)
+        )
         return m
 
 
 class FixedEncoder(wiring.Component):
-    """Combinational rounding of a sum to a code: shift right, ties to even, saturate.
+    """Rounding of a sum to a code: shift right, ties to even, saturate.
 
     Parameters
     ----------
     spec : FixedMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 or 1; the settings must not change meanwhile.
 
     Members
     -------
@@ -72,30 +96,38 @@ class FixedEncoder(wiring.Component):
         Exact sum of products and bias.
     shift : In(spec.shift_width)
         Fraction bits of the sum that the code does not have.
+    move : In(1)
+        When the registers load; absent without any.
     code : Out(signed(spec.bits))
         Result.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.fixed.FixedMacSpec`.
+        If ``spec`` is not a :class:`~golden.fixed_mac.FixedMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     total: Signal
     shift: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, spec: FixedMacSpec):
+    def __init__(self, spec: FixedMacSpec, *, latency: int = 0):
         if not isinstance(spec, FixedMacSpec):
             raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"fixed_encoder_b{spec.bits}_s{spec.sum_width}"
+        self.latency = latency
+        self.module_name = f"fixed_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
         super().__init__(
             {
                 "total": In(signed(spec.sum_width)),
                 "shift": In(spec.shift_width),
                 "code": Out(signed(spec.bits)),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
@@ -113,12 +145,16 @@ class FixedEncoder(wiring.Component):
             sticky.eq(shifted[: max_shift - 1].any()),
         ]
 
+        whole, guard, sticky = Stages(m, self, ENCODER_PLACES).cut(
+            "shifted", integer=shifted[max_shift:].as_signed(), guard=guard, sticky=sticky
+        )
+
         # One bit more than the sum: a shift by 0 leaves nothing to round, but the
         # largest integer plus a round-up must not wrap in the bits that the limits look at.
         integer = Signal(signed(spec.sum_width))
         rounded = Signal(signed(spec.sum_width + 1))
         m.d.comb += [
-            integer.eq(shifted[max_shift:].as_signed()),
+            integer.eq(whole),
             rounded.eq(integer + (guard & (sticky | integer[0]))),
         ]
         low, high = -(1 << spec.bits - 1), (1 << spec.bits - 1) - 1
@@ -148,10 +184,19 @@ class FixedDatapath:
     def decoder(self, role: Operand) -> None:
         """Make nothing: a code is its own operand."""
 
-    def product(self) -> FixedProduct:
-        """Make the multiplier."""
-        return FixedProduct(self.spec)
+    @property
+    def product_latency(self) -> int:
+        """One where a weight is too wide to be multiplied in one cycle."""
+        return int(self.spec.weight_bits > 8)
 
-    def encoder(self) -> FixedEncoder:
+    def product(self, *, latency: int = 0) -> FixedProduct:
+        """Make the multiplier."""
+        return FixedProduct(self.spec, latency=latency)
+
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count registers in the encoder of a shell."""
+        return int(pipelined)
+
+    def encoder(self, *, latency: int = 0) -> FixedEncoder:
         """Make the rounding shifter."""
-        return FixedEncoder(self.spec)
+        return FixedEncoder(self.spec, latency=latency)

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.spec import check_int
+from hdl.pipeline import Stages, latency_label, move_port
 
 __all__ = ["MULT_WIDTH", "SHIFT_WIDTH", "Requantiser"]
 
@@ -18,13 +19,18 @@ __all__ = ["MULT_WIDTH", "SHIFT_WIDTH", "Requantiser"]
 MULT_WIDTH = 16
 SHIFT_WIDTH = 6
 
-#: Step of the shift after which a pipelined requantiser has its registers: the multiplication and
-#: the steps before it take as long as all that follows, and few bits are left.
+#: Step of the shift after which there are registers: few bits are left.
 REGISTERED_DISTANCE = 16
+
+#: Places of registers by latency: first the multiplication and large steps of the shift are parted
+#: from the rest, then the two from each other, and then the multiplication in itself.
+PLACES = ((), ("scaled",), ("product", "scaled"), ("parts", "product", "scaled"))
 
 
 class Requantiser(wiring.Component):
-    """Computes ``clamp(RNE(total * mult / 2**shift))``, ties to even; combinational by default.
+    """Computes ``clamp(RNE(total * mult / 2**shift))``, ties to even.
+
+    With registers, ``mult`` and ``shift`` must not change while a sum is on its way.
 
     Parameters
     ----------
@@ -34,8 +40,8 @@ class Requantiser(wiring.Component):
         Bits of the code, 1 to 32.
     signed_code : bool, optional
         Whether the code is two's complement.  Default: a port says so at run time.
-    pipelined : bool
-        Whether registers part the multiplication from the rounding, which takes a cycle more.
+    latency : int
+        Registers on the way, 0 to 3.
 
     Members
     -------
@@ -48,8 +54,7 @@ class Requantiser(wiring.Component):
     has_sign : In(1)
         Whether the code is two's complement; absent if that was settled before.
     move : In(1)
-        Take the sum, whose code is there from the next cycle on; absent if not pipelined.  The
-        settings must not change in between.
+        Take the sum, whose code is there after ``latency`` such cycles; absent without registers.
     code : Out(bits)
         Result; where it is unsigned, a negative sum gives 0.
 
@@ -74,21 +79,19 @@ class Requantiser(wiring.Component):
         bits: int,
         signed_code: bool | None = None,
         *,
-        pipelined: bool = False,
+        latency: int = 0,
     ):
         check_int("total_width", total_width, 2, 48)
         check_int("bits", bits, 1, 32)
         if signed_code is not None and not isinstance(signed_code, bool):
             raise TypeError(f"signed_code must be a bool or None, not {signed_code!r}")
-        if not isinstance(pipelined, bool):
-            raise TypeError(f"pipelined must be a bool, not {pipelined!r}")
+        check_int("latency", latency, 0, len(PLACES) - 1)
         self.total_width = total_width
         self.bits = bits
         self.signed_code = signed_code
-        self.pipelined = pipelined
+        self.latency = latency
         kind = {None: "", True: "_signed", False: "_unsigned"}[signed_code]
-        stages = "_pipelined" if pipelined else ""
-        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}{stages}"
+        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}{latency_label(latency)}"
         members: dict[str, Any] = {
             "total": In(signed(total_width)),
             "mult": In(MULT_WIDTH),
@@ -97,15 +100,15 @@ class Requantiser(wiring.Component):
         }
         if signed_code is None:
             members["has_sign"] = In(1)
-        if pipelined:
-            members["move"] = In(1)
-        super().__init__(members)
+        super().__init__(members | move_port(latency))
 
     def elaborate(self, platform):
         m = Module()
         bits = self.bits
+        stages = Stages(m, self, PLACES)
         product = Signal(signed(self.total_width + MULT_WIDTH))
-        m.d.comb += product.eq(self.total * self.mult)
+        m.d.comb += product.eq(stages.multiply("parts", self.total, self.mult))
+        (product,) = stages.cut("product", value=product)
 
         # One fraction bit stays, the guard.  Large steps of the shift come first: what no later
         # step can bring down into the code need not be shifted any more, only be known of.
@@ -129,24 +132,10 @@ class Requantiser(wiring.Component):
                 cut = value[width - 1 :]
                 m.d.comb += over.eq(too_large | (cut.any() & ~cut.all()))
                 value, too_large = value[:width].as_signed(), over
-            if self.pipelined and distance == REGISTERED_DISTANCE:
-                held = [
-                    Signal.like(part, name=f"held_{name}", reset_less=True)
-                    for name, part in (
-                        ("value", value),
-                        ("sticky", sticky),
-                        ("too_large", too_large),
-                        ("negative", negative),
-                    )
-                ]
-                with m.If(self.move):
-                    m.d.sync += [
-                        register.eq(part)
-                        for register, part in zip(
-                            held, (value, sticky, too_large, negative), strict=True
-                        )
-                    ]
-                value, sticky, too_large, negative = held
+            if distance == REGISTERED_DISTANCE:
+                value, sticky, too_large, negative = stages.cut(
+                    "scaled", value=value, sticky=sticky, too_large=too_large, negative=negative
+                )
 
         integer = Signal(bits + 1)
         rounded = Signal(bits + 1)

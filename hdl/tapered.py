@@ -15,9 +15,18 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.mac import Operand
+from golden.spec import check_int
 from golden.tapered_mac import TaperedMacSpec
+from hdl.pipeline import Stages, latency_label, move_port
 
 __all__ = ["TaperedDatapath", "TaperedDecoder", "TaperedEncoder", "TaperedProduct", "operand_shape"]
+
+#: Places of registers in a product and in an encoder by latency.
+PRODUCT_PLACES = ((), ("product",))
+ENCODER_PLACES = ((), ("aligned",), ("aligned", "shifted"))
+
+#: Bits of an operand that are multiplied at a time if a product of integers has registers.
+PART_WIDTH = 6
 
 
 def operand_shape(spec: TaperedMacSpec) -> ShapeLike:
@@ -141,7 +150,7 @@ class TaperedDecoder(wiring.Component):
 
 
 class TaperedProduct(wiring.Component):
-    """Combinational product of two operands as ``term + carry``.
+    """Product of two operands as ``term + carry``.
 
     Members
     -------
@@ -151,28 +160,37 @@ class TaperedProduct(wiring.Component):
         Product, or its one's complement.
     carry : Out(1)
         One where ``term`` is a one's complement; absent in the integer form.
+    move : In(1)
+        When the registers load; absent without any.
 
     Parameters
     ----------
     spec : TaperedMacSpec
         Widths and form of the operands.
+    latency : int
+        Registers on the way, 0 or 1.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
+        If ``spec`` is not a :class:`~golden.tapered_mac.TaperedMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
+    move: Signal
 
-    def __init__(self, spec: TaperedMacSpec):
+    def __init__(self, spec: TaperedMacSpec, *, latency: int = 0):
         if not isinstance(spec, TaperedMacSpec):
             raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"tapered_product_{spec.label}"
+        self.latency = latency
+        self.module_name = f"tapered_product_{spec.label}{latency_label(latency)}"
         members = {
             "activation": In(operand_shape(spec)),
             "weight": In(operand_shape(spec)),
@@ -180,35 +198,42 @@ class TaperedProduct(wiring.Component):
         }
         if spec.form == "significand":
             members["carry"] = Out(1)
-        super().__init__(members)
+        super().__init__(members | move_port(latency))
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
         if spec.form == "integer":
-            m.d.comb += self.term.eq(self.activation * self.weight)
+            m.d.comb += self.term.eq(
+                stages.multiply("product", self.activation, self.weight, width=PART_WIDTH)
+            )
             return m
 
         product = Signal(2 * spec.significand_width)
         shift = Signal(range(2 * spec.max_shift + 1))
-        # The largest product fits product_width - 1 bits, whatever its shift.
-        magnitude = Signal(spec.product_width - 1)
         m.d.comb += [
             product.eq(self.activation.significand * self.weight.significand),
             shift.eq(self.activation.shift + self.weight.shift),
+        ]
+        # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
+        negative = self.activation.negative ^ self.weight.negative
+        carry = negative & self.activation.significand.any()
+        product, shift, carry = stages.cut(
+            "product", significand=product, shift=shift, negative=carry
+        )
+        # The largest product fits product_width - 1 bits, whatever its shift.
+        magnitude = Signal(spec.product_width - 1)
+        m.d.comb += [
             magnitude.eq(product << shift),
-            # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
-            self.carry.eq(
-                (self.activation.negative ^ self.weight.negative)
-                & self.activation.significand.any()
-            ),
+            self.carry.eq(carry),
             self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
         ]
         return m
 
 
 class TaperedEncoder(wiring.Component):
-    """Combinational rounding of a quire to a code: guard and sticky bits, ties to even code.
+    """Rounding of a quire to a code: guard and sticky bits, ties to even code.
 
     Members
     -------
@@ -219,6 +244,8 @@ class TaperedEncoder(wiring.Component):
     scale_exp : In(signed(spec.scale_width))
         Scale exponent of the sum: those of both operands, less that of the result, less one for
         each operand with IS = 1.
+    move : In(1)
+        When the registers load; absent without any.
     code : Out(spec.bits)
         Result.
 
@@ -226,23 +253,30 @@ class TaperedEncoder(wiring.Component):
     ----------
     spec : TaperedMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 to 2; the settings must not change meanwhile.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.tapered.TaperedMacSpec`.
+        If ``spec`` is not a :class:`~golden.tapered_mac.TaperedMacSpec`, or ``latency`` no integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     total: Signal
     run_limit: Signal
     scale_exp: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, spec: TaperedMacSpec):
+    def __init__(self, spec: TaperedMacSpec, *, latency: int = 0):
         if not isinstance(spec, TaperedMacSpec):
             raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"tapered_encoder_b{spec.bits}_s{spec.sum_width}"
+        self.latency = latency
+        self.module_name = f"tapered_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
         super().__init__(
             {
                 "total": In(signed(spec.sum_width)),
@@ -250,6 +284,7 @@ class TaperedEncoder(wiring.Component):
                 "scale_exp": In(signed(spec.scale_width)),
                 "code": Out(spec.bits),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
@@ -266,6 +301,8 @@ class TaperedEncoder(wiring.Component):
             amount.eq(self.scale_exp + lowest),
             aligned.eq(self.total << amount),
         ]
+        stages = Stages(m, self, ENCODER_PLACES)
+        (aligned,) = stages.cut("aligned", total=aligned)
         negative = Signal()
         integer = Signal(signed(len(aligned) - fraction_width))
         run = Signal(len(integer))  # length of the result's run, minus one
@@ -300,6 +337,9 @@ class TaperedEncoder(wiring.Component):
         with m.Else():
             m.d.comb += word.eq(Cat(below, fraction, negative, ~negative))
         m.d.comb += shifted.eq(word >> run[: len(limit)])
+        shifted, too_large, negative = stages.cut(
+            "shifted", word=shifted, too_large=too_large, negative=negative
+        )
 
         top = Signal(bits)
         guard = Signal()
@@ -345,10 +385,19 @@ class TaperedDatapath:
         """Make the run-length decoder."""
         return TaperedDecoder(self.spec)
 
-    def product(self) -> TaperedProduct:
-        """Make the multiplier."""
-        return TaperedProduct(self.spec)
+    @property
+    def product_latency(self) -> int:
+        """One, between multiplier and shifter, where the two are too long for one cycle."""
+        return int(self.spec.bits > 5)
 
-    def encoder(self) -> TaperedEncoder:
+    def product(self, *, latency: int = 0) -> TaperedProduct:
+        """Make the multiplier."""
+        return TaperedProduct(self.spec, latency=latency)
+
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count registers in the encoder of a shell."""
+        return 2 if pipelined else 0
+
+    def encoder(self, *, latency: int = 0) -> TaperedEncoder:
         """Make the rounding encoder."""
-        return TaperedEncoder(self.spec)
+        return TaperedEncoder(self.spec, latency=latency)

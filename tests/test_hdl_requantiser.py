@@ -123,34 +123,46 @@ def test_bad_parameters(arguments, error, message):
         Requantiser(*arguments)
 
 
-def test_bad_pipelined():
-    with pytest.raises(TypeError, match="pipelined must be a bool, not 1"):
-        Requantiser(8, 8, pipelined=1)
+@pytest.mark.parametrize(
+    ("latency", "error", "message"),
+    [
+        (4, ValueError, "latency must be between 0 and 3, not 4"),
+        (True, TypeError, "latency must be an int, not True"),
+    ],
+)
+def test_bad_latency(latency, error, message):
+    with pytest.raises(error, match=message):
+        Requantiser(8, 8, latency=latency)
 
 
+@pytest.mark.parametrize("latency", [1, 2, 3])
 @pytest.mark.parametrize(("width", "bits"), [(2, 1), (12, 4), (32, 8), (48, 32)])
-def test_pipelined(width, bits):
-    """A sum is taken when it may move, and its code stays until the next one is."""
+def test_latency(width, bits, latency):
+    """Sums follow one another; each moves when it may, and its code comes ``latency`` moves on."""
     rng = np.random.default_rng(width)
-    dut = Requantiser(width, bits, pipelined=True)
-    rows = draw_rows(rng, width, bits, 300)
-    signs = rng.integers(0, 2, len(rows)).tolist()
+    rows = draw_rows(rng, width, bits, 200)
+    dut = Requantiser(width, bits, latency=latency)
     got, expected = [], []
 
     async def testbench(ctx):
-        for (total, mult, shift), has_sign in zip(rows, signs, strict=True):
-            for port, value in (("total", total), ("mult", mult), ("shift", shift)):
+        for index in range(0, 200, 20):
+            _, mult, shift = rows[index]
+            has_sign = index // 20 % 2
+            for port, value in (("mult", mult), ("shift", shift), ("has_sign", has_sign)):
                 ctx.set(getattr(dut, port), value)
-            ctx.set(dut.has_sign, has_sign)
-            ctx.set(dut.move, 1)
-            await ctx.tick()
-            ctx.set(dut.move, 0)
-            ctx.set(dut.total, ~total)
-            await ctx.tick()
-            got.append(ctx.get(dut.code))
             low, high = limits(bits, has_sign)
-            value = min(max(round(Fraction(total * mult, 1 << shift)), low), high)
-            expected.append(value % (1 << bits))
+            totals = [total for total, _, _ in rows[index : index + 20]]
+            for total in totals:
+                value = min(max(round(Fraction(total * mult, 1 << shift)), low), high)
+                expected.append(value % (1 << bits))
+            codes = []
+            for total in totals + [0] * (latency - 1):
+                for move in [0] * rng.integers(3) + [1]:
+                    ctx.set(dut.total, total if move else ~total)
+                    ctx.set(dut.move, move)
+                    await ctx.tick()
+                codes.append(ctx.get(dut.code))
+            got.extend(codes[latency - 1 :])
 
     run(dut, testbench)
     assert got == expected
