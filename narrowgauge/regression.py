@@ -233,7 +233,8 @@ def everything(
     """List what the regression tests in all ways that there are.
 
     Every format and size on the first simulator, the first of each design on the others.  Mapped to
-    cells is what :func:`cases` chooses for that, where the less thorough form has to do.  Parameters are those of :func:`cases`.
+    cells is what :func:`cases` chooses for that, where the less thorough form has to do.
+    Parameters are those of :func:`cases`.
     """
     listed = functools.partial(cases, names, specs, tests=tests)
     first, *others = simulators

@@ -94,6 +94,11 @@ class Coverage:
             raise ValueError(f"bin must be one of {', '.join(counts)} in {group!r}, not {name!r}")
         counts[name] += number
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all bins were hit."""
+        return not empty_bins(self.counts)
+
     def write(self, folder: Path) -> None:
         """Write the counts into ``folder``."""
         (folder / FILE).write_text(json.dumps(self.counts), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from golden.dybit import DybitSpec
 from golden.dybit_mac import DybitMacSpec
+from golden.element import ElementSpec
 from hdl.requantiser import SHIFT_WIDTH
 from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
 
@@ -24,6 +25,24 @@ class DybitSystem:
     """See :class:`sim.system.System`."""
 
     mac: DybitMacSpec
+
+    # Scales are any numbers.
+    has_ties = False
+
+    def modes(self) -> Mapping[str, Iterable[Any]]:
+        """Signs of activations and results."""
+        return dict.fromkeys(("sign of activations", "sign of results"), (False, True))
+
+    def mode(self, layer: Layer) -> Mapping[str, Any]:
+        """Whether activations and results of a layer have a sign."""
+        return {
+            "sign of activations": layer.activations.signed,
+            "sign of results": layer.result.signed,
+        }
+
+    def code_labels(self, spec: ElementSpec) -> Mapping[str, Sequence[Any]]:
+        """Shifts of significands, which grow with the leading ones."""
+        return {"shift": spec.code_fields()["shift"]}
 
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Any signs and scales; results from far too small to far too large."""
@@ -53,10 +72,11 @@ class DybitSystem:
     def decoder_settings(self) -> Iterator[DecoderSetting]:
         """Weights, and activations with and without a sign in units of a code without one."""
         weights = DybitSpec(bits=self.mac.weight_bits)
-        yield DecoderSetting({}, weights.operand_table.astype(np.int64))
+        yield DecoderSetting({}, weights, weights.operand_table.astype(np.int64))
         for signed in (False, True):
-            operands = DybitSpec(bits=self.mac.bits, signed=signed).operand_table
-            yield DecoderSetting({"has_sign": int(signed)}, operands.astype(np.int64) << signed)
+            spec = DybitSpec(bits=self.mac.bits, signed=signed)
+            operands = spec.operand_table.astype(np.int64) << signed
+            yield DecoderSetting({"has_sign": int(signed)}, spec, operands)
 
     def operand_values(self, operand: Any) -> Integers:
         """Value of sign, significand and shift."""

@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from golden.element import ElementSpec
 from golden.elp_bsd import ElpBsdSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed import FixedSpec
@@ -25,6 +26,31 @@ class ElpBsdSystem:
     """See :class:`sim.system.System`."""
 
     mac: ElpBsdMacSpec
+
+    @property
+    def has_ties(self) -> bool:
+        """Only where the scale of weights is a power of two."""
+        return not self.mac.multiplier
+
+    def modes(self) -> Mapping[str, Iterable[Any]]:
+        """Give sets of digits, signs of activations and results."""
+        return {
+            "set": self.mac.sets,
+            "sign of activations": (False, True),
+            "sign of results": (False, True),
+        }
+
+    def mode(self, layer: Layer) -> Mapping[str, Any]:
+        """Set and signs of a layer."""
+        return {
+            "set": str(layer.weights.set),
+            "sign of activations": layer.activations.signed,
+            "sign of results": layer.result.signed,
+        }
+
+    def code_labels(self, spec: ElementSpec) -> Mapping[str, Sequence[Any]]:
+        """Digits of weights."""
+        return {"digits": spec.code_fields()["digits"]} if isinstance(spec, ElpBsdSpec) else {}
 
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Any set, signs and scales; results from far too small to far too large."""
@@ -54,8 +80,10 @@ class ElpBsdSystem:
         A digit has no value of its own, and no bit set does not mean zero there.
         """
         for signed in (False, True):
-            operands = FixedSpec(bits=self.mac.bits, frac_bits=0, signed=signed).operand_table
-            yield DecoderSetting({"has_sign": int(signed)}, operands.astype(np.int64))
+            spec = FixedSpec(bits=self.mac.bits, frac_bits=0, signed=signed)
+            yield DecoderSetting(
+                {"has_sign": int(signed)}, spec, spec.operand_table.astype(np.int64)
+            )
 
     def operand_values(self, operand: Integers) -> Integers:
         """Return decoded activations: they are integers."""

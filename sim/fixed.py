@@ -1,11 +1,12 @@
 """Two's-complement fixed point for the benches; :mod:`golden.fixed` is the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from golden.element import ElementSpec
 from golden.fixed import FixedSpec
 from golden.fixed_mac import FixedMacSpec
 from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
@@ -13,11 +14,31 @@ from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
 __all__ = ["FixedSystem", "make_system"]
 
 
+#: Bits of a sum that a result is coarser by.
+SHIFTS = ("none", "fewer than a code has", "more")
+
+
 @dataclass(frozen=True)
 class FixedSystem:
     """See :class:`sim.system.System`."""
 
     mac: FixedMacSpec
+
+    has_ties = True
+
+    def modes(self) -> Mapping[str, Iterable[Any]]:
+        """How much of a sum is cut."""
+        return {"bits that are cut": SHIFTS}
+
+    def mode(self, layer: Layer) -> Mapping[str, Any]:
+        """Cut bits of a layer, against those of a code."""
+        exp = layer.weights.operand_exp + layer.activations.operand_exp
+        shift = layer.result.operand_exp - exp
+        return {"bits that are cut": SHIFTS[(shift > 0) + (shift >= self.mac.bits)]}
+
+    def code_labels(self, spec: ElementSpec) -> Mapping[str, Sequence[Any]]:
+        """None: a code has no parts."""
+        return {}
 
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Any shift that leaves something of a product."""

@@ -5,15 +5,16 @@ A number system is a file ``sim/<stem>.py`` with a function ``make_system(fields
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from golden.dot import dot, encode_sums, matmul
+from golden.dot import accumulator_exp, accumulator_unit, dot, encode_sums, matmul
 from golden.element import DyadicSpec, ElementSpec, ScaledSpec
 from golden.mac import MacSpec
+from golden.requantiser import Multiplier
 
 __all__ = [
     "DecoderSetting",
@@ -30,7 +31,10 @@ __all__ = [
     "largest_bias",
     "products",
     "rounded",
+    "scaling",
+    "steered_biases",
     "tie_totals",
+    "unit_exp",
     "wide_totals",
 ]
 
@@ -39,6 +43,11 @@ Integers = npt.NDArray[np.integer[Any]]
 
 #: Indices of the last result but one at each end, and how far from it to go, in half steps.
 ENDS = tuple((end, inner, step) for end, inner in ((0, 1), (-1, -2)) for step in (-1, 1, 2, 3, 4))
+
+
+#: Middles between results that a bias may be steered to, and the highest bit of an int64 to use.
+SOME_TARGETS = 8
+TOP_BIT = 62
 
 
 class Layer(NamedTuple):
@@ -50,9 +59,10 @@ class Layer(NamedTuple):
 
 
 class DecoderSetting(NamedTuple):
-    """Settings of a decoder by port, and the operand of every code under them."""
+    """Settings of a decoder by port, the format of its codes, and the operand of every code."""
 
     ports: Mapping[str, int]
+    spec: ElementSpec
     operands: Integers
 
 
@@ -75,8 +85,21 @@ class System(Protocol):
     def mac(self) -> Any:
         """Widths, and settings by port."""
 
+    @property
+    def has_ties(self) -> bool:
+        """Whether exact sums come to lie half-way between two results."""
+
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Draw formats that the hardware can be set to."""
+
+    def modes(self) -> Mapping[str, Iterable[Any]]:
+        """All that :meth:`mode` gives for layers, by group of bins."""
+
+    def mode(self, layer: Layer) -> Mapping[str, Any]:
+        """Bin of a layer in each group of :meth:`modes`."""
+
+    def code_labels(self, spec: ElementSpec) -> Mapping[str, Sequence[Any]]:
+        """Bins of all codes of a format by group, beyond those for their sign."""
 
     def pair_layers(self) -> Mapping[str, Layer]:
         """Choose formats of operands to try all pairs of, by name.
@@ -129,6 +152,43 @@ def draw_biases(
     return rng.integers(-limits, limits + 1) >> rng.integers(0, largest.bit_length() + 1, count)
 
 
+def scaling(layer: Layer) -> tuple[int, int]:
+    """Factor and exponent that bring sums, in golden units, to operands of the result."""
+    if all(isinstance(spec, DyadicSpec) for spec in layer):
+        exponent = accumulator_exp(layer.weights, layer.activations)
+        return 1, exponent - unit_exp(layer.result)
+    unit = accumulator_unit(layer.weights, layer.activations)
+    multiplier = Multiplier.of(unit / layer.result.operand_unit)
+    zeros = (multiplier.mult & -multiplier.mult).bit_length() - 1 if multiplier.mult else 0
+    return multiplier.mult >> zeros, zeros - multiplier.shift
+
+
+def steered_biases(
+    rng: np.random.Generator, mac: MacSpec, layer: Layer, length: int, sums: Integers
+) -> Integers:
+    """Biases [n] that bring sums [n] of ``length`` products to zero or half-way between results.
+
+    Where sums never come to lie half-way, or no bias is large enough, some of zero and any bias.
+    """
+    mult, exponent = scaling(layer)
+    limit = largest_bias(mac, layer, length)
+    biases = draw_biases(rng, mac, layer, length, len(sums))
+    targets = np.zeros(1, np.int64)
+    if mult == 1:
+        values = np.unique(layer.result.operand_table).astype(np.int64)
+        doubled = rng.choice(values[1:] + values[:-1], SOME_TARGETS)
+        # Half-way is doubled * 2**shift; beyond the limit it is of no use anyway.
+        shift = min(-exponent - 1, TOP_BIT - int(np.abs(doubled).max()).bit_length())
+        ties = doubled << shift if shift >= 0 else doubled[doubled % (1 << -shift) == 0] >> -shift
+        targets = np.concatenate([targets, ties])
+    for index, total in enumerate(sums.tolist()):
+        wanted = targets - total
+        wanted = wanted[np.abs(wanted) <= limit]
+        if len(wanted):
+            biases[index] = rng.choice(wanted)
+    return biases
+
+
 def rounded(layer: Layer, sums: Integers, *, relu: bool) -> Integers:
     """Round exact sums, in units of the golden accumulator, to result codes."""
     return encode_sums(layer.weights, layer.activations, layer.result, sums, relu=relu)
@@ -141,11 +201,11 @@ def encoded(setting: EncoderSetting, sums: Integers) -> Integers:
     if isinstance(result, DyadicSpec):
         return result.requantise(product, setting.exponent)
     assert isinstance(result, ScaledSpec)
-    exponent = setting.exponent - _unit_exp(result)
+    exponent = setting.exponent - unit_exp(result)
     return result.encode_integers(product << max(exponent, 0), max(-exponent, 0))
 
 
-def _unit_exp(spec: ElementSpec) -> int:
+def unit_exp(spec: ElementSpec) -> int:
     """Base-2 logarithm of the unit of the operands."""
     fraction, exp = math.frexp(spec.operand_unit)
     if fraction != 0.5:
@@ -209,7 +269,7 @@ def tie_totals(
     # As if the results went on at both ends; the neighbours there are where saturation begins.
     ends = [2 * values[end] + step * (values[end] - values[inner]) for end, inner, step in ENDS]
     # The middle, in units of the sums, is doubled * 2**shift / mult.
-    shift = _unit_exp(result) - setting.exponent - 1
+    shift = unit_exp(result) - setting.exponent - 1
     largest = limit * setting.mult
     reach = -(-largest >> shift) if shift > 0 else largest << -shift
     doubled = np.concatenate([doubled[np.abs(doubled) < reach][:count], ends])

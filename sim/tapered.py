@@ -1,12 +1,13 @@
 """Tapered fixed point for the benches; :mod:`golden.tapered` is the model."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from golden.element import ElementSpec
 from golden.tapered import MAX_SCALE_EXP, MIN_SCALE_EXP, TaperedSpec
 from golden.tapered_mac import TaperedMacSpec
 from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
@@ -14,11 +15,32 @@ from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
 __all__ = ["TaperedSystem", "make_system"]
 
 
+#: Groups of bins for run limits of weights, activations and results.
+LIMITS = ("run limit of weights", "run limit of activations", "run limit of results")
+
+
 @dataclass(frozen=True)
 class TaperedSystem:
     """See :class:`sim.system.System`."""
 
     mac: TaperedMacSpec
+
+    has_ties = True
+
+    def modes(self) -> Mapping[str, Iterable[Any]]:
+        """Run limits of all three formats."""
+        runs = range(self.mac.min_run, self.mac.max_run + 1)
+        results = range(1, self.mac.bits + 1)
+        return dict(zip(LIMITS, (runs, runs, results), strict=True))
+
+    def mode(self, layer: Layer) -> Mapping[str, Any]:
+        """Run limits of a layer."""
+        limits = [spec.max_run for spec in layer]
+        return dict(zip(LIMITS, limits, strict=True))
+
+    def code_labels(self, spec: ElementSpec) -> Mapping[str, Sequence[Any]]:
+        """Lengths of runs."""
+        return {"run length": spec.code_fields()["run"]}
 
     def random_layer(self, rng: np.random.Generator) -> Layer:
         """Any runs that the hardware has, and any scale of the weights."""
@@ -56,8 +78,11 @@ class TaperedSystem:
         for limit in range(1 << self.mac.run_width):
             run = min(max(limit + 1, self.mac.min_run), self.mac.max_run)
             # In units of 2**-(bits - 2); IS = 1 is decoded as IS = 2, twice as large.
-            operands = self._spec(run, 0).operands(codes)
-            yield DecoderSetting({"run_limit": limit}, operands if run == 1 else operands >> 1)
+            spec = self._spec(run, 0)
+            operands = spec.operands(codes)
+            yield DecoderSetting(
+                {"run_limit": limit}, spec, operands if run == 1 else operands >> 1
+            )
 
     def operand_values(self, operand: Any) -> Integers:
         """Value of the plain integer, or of sign, significand and shift."""

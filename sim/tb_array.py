@@ -6,9 +6,10 @@ import cocotb
 import numpy as np
 
 from golden.formats import parse
+from sim.bins import ElementBins
 from sim.drivers import Device, check
 from sim.parameters import load
-from sim.system import Layer, draw_biases, draw_codes, exact_sums, rounded
+from sim.system import Layer, draw_biases, draw_codes, exact_sums, rounded, steered_biases
 
 PARAMETERS = load()
 SYSTEM = PARAMETERS.system
@@ -25,9 +26,21 @@ if PARAMETERS.thorough:
 #: Tiles with settings of their own.
 TILE_COUNT = 25 if PARAMETERS.thorough else 15
 
+#: More of them, if that many hit all bins no sooner.
+MOST_TILES = 5 * TILE_COUNT
+
+#: How a tile fills the array; one with a single row or column is always full of them.
+TILES_OF = ["full", *["fewer rows"] * (ROWS > 1), *["fewer columns"] * (COLS > 1)]
+
 #: Layers of the network, and phases of a tile in which it is reset, if not all of them.
 SOME_LAYERS = 2
 SOME_PHASES = 12
+
+
+COVER = PARAMETERS.coverage
+BINS = ElementBins(COVER, SYSTEM)
+BINS.declare_layers()
+COVER.declare("tile", TILES_OF)
 
 
 async def start(dut):
@@ -76,14 +89,18 @@ async def compare_product(
     device, rng, layer, activations, weights, bias_q, *, relu, gaps=(0.0, 0.0), expected=None
 ):
     """Multiply matrices tile by tile and compare with the golden model, or with ``expected``."""
+    sums = exact_sums(layer, activations, weights, bias_q)
     if expected is None:
-        sums = exact_sums(layer, activations, weights, bias_q)
         expected = rounded(layer, sums, relu=relu)
     got = np.empty(expected.shape, np.int64)
+    fills = []
     for top, left in itertools.product(
         range(0, len(activations), ROWS), range(0, weights.shape[1], COLS)
     ):
         rows, cols = slice(top, top + ROWS), slice(left, left + COLS)
+        used = expected[rows, cols].shape
+        partial = {"fewer rows": used[0] < ROWS, "fewer columns": used[1] < COLS}
+        fills += [name for name, is_so in partial.items() if is_so] or ["full"]
         got[rows, cols] = await run_tile(
             device,
             rng,
@@ -103,6 +120,16 @@ async def compare_product(
         )
 
     check(expected.astype(np.int64), got, describe)
+    BINS.count_layer(
+        layer,
+        activations[:, :, None],
+        weights,
+        sums=sums,
+        bias_q=bias_q,
+        relu=relu,
+        expected=expected,
+    )
+    COVER.count("tile", fills)
 
 
 def draw_product(rng, layer: Layer, size):
@@ -131,10 +158,18 @@ async def tiles_with_other_settings(dut):
     """Change settings and biases with every tile, in the cycle in which the next one may come."""
     device = await start(dut)
     rng = PARAMETERS.rng("tiles_with_other_settings")
-    for _ in range(TILE_COUNT):
+    for tile in range(MOST_TILES):
+        if tile >= TILE_COUNT and COVER.is_full:
+            break
         layer = SYSTEM.random_layer(rng)
-        matrices = draw_product(rng, layer, (ROWS, int(rng.integers(1, 6)), COLS))
-        await compare_product(device, rng, layer, *matrices, relu=bool(rng.integers(2)))
+        length = int(rng.integers(1, 6))
+        activations, weights, bias_q = draw_product(rng, layer, (ROWS, length, COLS))
+        if tile % 2:
+            row = int(rng.integers(ROWS))
+            sums = exact_sums(layer, activations[[row]], weights, np.zeros(COLS, np.int64))
+            bias_q = steered_biases(rng, MAC, layer, length, sums[0])
+        relu = bool(rng.integers(2)) and not tile % 2
+        await compare_product(device, rng, layer, activations, weights, bias_q, relu=relu)
 
 
 @cocotb.test(skip=not PARAMETERS.arrays)

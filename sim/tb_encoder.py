@@ -3,15 +3,20 @@
 import cocotb
 import numpy as np
 
+from sim.bins import ElementBins
 from sim.drivers import apply, check
 from sim.layout import pack, unpack
 from sim.parameters import load
-from sim.system import edge_totals, encoded, tie_totals, wide_totals
+from sim.system import edge_totals, encoded, tie_totals, unit_exp, wide_totals
 
 PARAMETERS = load()
 
 #: Sums of each kind under each setting.
 COUNT = 200 if PARAMETERS.thorough else 30
+
+BINS = ElementBins(PARAMETERS.coverage, PARAMETERS.system)
+BINS.declare_results(has_ties=True)
+BINS.declare_codes("result", {setting.result for setting in PARAMETERS.system.encoder_settings()})
 
 
 async def compare(dut, draw):
@@ -29,6 +34,9 @@ async def compare(dut, draw):
 
         code = {**ports["code"], "signed": False}
         check(expected.astype(np.int64), unpack(code, words), describe)
+        exponent = setting.exponent - unit_exp(setting.result)
+        BINS.count_results(setting.result, totals * setting.mult, exponent, expected)
+        BINS.count_codes("result", setting.result, expected)
 
 
 @cocotb.test()

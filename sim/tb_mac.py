@@ -5,6 +5,7 @@ import numpy as np
 
 from golden.dot import accumulator_unit
 from golden.mac import ROLES
+from sim.bins import ElementBins
 from sim.drivers import Device, check
 from sim.parameters import load
 from sim.system import (
@@ -16,6 +17,7 @@ from sim.system import (
     largest_bias,
     products,
     rounded,
+    steered_biases,
 )
 
 PARAMETERS = load()
@@ -30,8 +32,18 @@ SOME_PAIRS = 2000
 #: Batches of dot products with one setting, and dot products in each.
 BATCHES, BATCH = (20, 15) if PARAMETERS.thorough else (10, 6)
 
+#: More of them, if that many hit all bins no sooner.
+MOST_BATCHES = 5 * BATCHES
+
 #: Most products in a random dot product.
 LENGTH = min(40, MAC.length)
+
+LENGTHS = ("one product", "several", "as many as there is room for")[: min(MAC.length, 3)]
+
+COVER = PARAMETERS.coverage
+BINS = ElementBins(COVER, SYSTEM)
+BINS.declare_layers()
+COVER.declare("length", LENGTHS)
 
 
 async def start(dut):
@@ -51,7 +63,13 @@ def draw_batch(rng, layer: Layer):
     lengths = rng.integers(1, LENGTH + 1, BATCH)
     lengths[0] = 1
     pairs = [draw_operands(rng, length) for length in lengths]
-    (bias_q,) = draw_biases(rng, MAC, layer, int(lengths.max()), 1)
+    longest = int(lengths.max())
+    (bias_q,) = draw_biases(rng, MAC, layer, longest, 1)
+    if rng.integers(2):
+        # The rounding of the first result is a narrow case.
+        activations, weights = pairs[0]
+        sums = exact_sums(layer, activations[None], weights[:, None], [0])[0]
+        (bias_q,) = steered_biases(rng, MAC, layer, longest, sums)
     return pairs, int(bias_q)
 
 
@@ -65,7 +83,8 @@ def batch_words(device, pairs):
 
 def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
     """Compare the results of dot products with the golden model."""
-    sums = [exact_sums(layer, a[None], w[:, None], [bias_q])[0, 0] for a, w in pairs]
+    sums = np.array([exact_sums(layer, a[None], w[:, None], [bias_q])[0, 0] for a, w in pairs])
+    expected = rounded(layer, sums, relu=relu).astype(np.int64)
 
     def describe(index):
         a, w = (codes.tolist() for codes in pairs[index])
@@ -74,7 +93,12 @@ def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
             f"plus {bias_q}, relu={relu}, {layer}"
         )
 
-    check(rounded(layer, np.array(sums), relu=relu).astype(np.int64), np.array(results), describe)
+    check(expected, np.array(results), describe)
+    activations, weights = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    BINS.count_layer(
+        layer, activations, weights, sums=sums, bias_q=bias_q, relu=relu, expected=expected
+    )
+    COVER.count("length", [LENGTHS[len(w) > 1] for _, w in pairs])
 
 
 def draw_pairs(rng):
@@ -96,7 +120,17 @@ async def run_pairs(device, layer, pairs, sums, middle):
         a, w = pairs[:, index]
         return f"activation {a:#x} times weight {w:#x} less {middle}, {layer}"
 
-    check(rounded(layer, sums - middle, relu=False).astype(np.int64), got, describe)
+    expected = rounded(layer, sums - middle, relu=False).astype(np.int64)
+    check(expected, got, describe)
+    BINS.count_layer(
+        layer,
+        activations,
+        weights,
+        sums=sums - middle,
+        bias_q=-middle,
+        relu=False,
+        expected=expected,
+    )
 
 
 @cocotb.test()
@@ -132,7 +166,9 @@ async def dot_products(dut, gaps):
     """Run dot products with random biases, formats and ReLU, under any pauses at both ends."""
     device = await start(dut)
     rng = PARAMETERS.rng(f"dot_products {gaps}")
-    for batch in range(BATCHES):
+    for batch in range(MOST_BATCHES):
+        if batch >= BATCHES and COVER.is_full:
+            break
         layer = SYSTEM.random_layer(rng)
         pairs, bias_q = draw_batch(rng, layer)
         relu = bool(rng.integers(2))
@@ -165,6 +201,7 @@ async def longest_sums(dut):
             expected = rounded(layer, np.array([total + bias_q]), relu=False).astype(np.int64)
             what = f"{length} times {activation:#x} * {weight:#x} plus {bias_q}, {layer}"
             check(expected, np.array(results), lambda _, what=what: what)
+            COVER.hit("length", LENGTHS[-1])
 
 
 @cocotb.test()
