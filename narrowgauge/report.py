@@ -179,7 +179,8 @@ def _comparison(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         _figures("energy", "pJ per MAC", take("energy_per_mac_pj"), 4),
         _ratios(take("energy_per_mac_pj")),
         _figures("area", "1000 \u00b5m\u00b2", [area / 1000 for area in take("area_um2")], 4),
-        _ratios(take("area_um2")),
+        _figures("area per MAC", "\u00b5m\u00b2", take("area_per_mac_um2"), 4),
+        _ratios(take("area_per_mac_um2")),
         _figures("critical path", "ns", take("critical_path_ns"), 3),
         _figures("slack", "ns", take("slack_ns"), 3),
         _figures("leakage", "\u00b5W", take("leakage_uw"), 3),
@@ -200,7 +201,6 @@ def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         _counts("MACs", [row["macs_per_cycle"] for row in rows], "per cycle"),
         _figures("utilisation", "%", [100 * row["utilisation"] for row in rows], 3),
         _counts("cells", [row["cells"] for row in rows]),
-        _figures("area per MAC", "\u00b5m\u00b2", [row["area_per_mac_um2"] for row in rows], 4),
         _figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
     ]
 
@@ -309,7 +309,7 @@ def _answers(result: Mapping[str, Any]) -> list[Answer]:
     answers = []
     for question, key, scale, unit in (
         ("Least energy", "energy_per_mac_pj", 1.0, "pJ per MAC"),
-        ("Smallest array", "area_um2", 1e-3, "\u00d7 1000 \u00b5m\u00b2"),
+        ("Least area", "area_per_mac_um2", 1.0, "\u00b5m\u00b2 per MAC"),
     ):
         best = min(good, key=lambda row: (row[key], -row["accuracy"]))
         answers.append(
@@ -362,7 +362,10 @@ def _pictures(result: Mapping[str, Any]) -> dict[str, Markup]:
         ),
         "area": lambda: stacked_bars(
             "area",
-            [(row["spec"], _scaled(row["area_breakdown_um2"], 1e-3)) for row in rows],
+            [
+                (row["spec"], _scaled(row["area_breakdown_um2"], 1 / row["macs_per_cycle"]))
+                for row in rows
+            ],
             names,
         ),
         "energy": lambda: stacked_bars(

@@ -356,8 +356,8 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         console.print(line)
     console.print()
 
-    base = rows[0]
     areas = [row["area_um2"] for row in rows]
+    densities = [row["area_per_mac_um2"] for row in rows]
     energies = [row["energy_per_mac_pj"] for row in rows]
     names = [_broken(row["spec"]) + ("\n retrained" if row["retrained"] else "") for row in rows]
     key = Column(heading="\nformat", cells=names, is_text=True)
@@ -365,8 +365,8 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     def figures(heading: str, values: Iterable[float | None], digits: int) -> Column:
         return Column(heading=heading, cells=aligned(values, digits))
 
-    def ratios(values: Sequence[float], to: float) -> Column:
-        return Column(heading="\nx", cells=[_decimal(value / to, 2) for value in values])
+    def ratios(values: Sequence[float], heading: str) -> Column:
+        return Column(heading=heading, cells=[_decimal(value / values[0], 2) for value in values])
 
     print_table(
         console,
@@ -374,10 +374,11 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
             key,
             figures("accur.\n%", [row["accuracy"] for row in rows], 4),
             figures("SQNR\ndB", [row["sqnr_db"] for row in rows], 3),
+            Column(heading="MAC\n/cycle", cells=[str(row["macs_per_cycle"]) for row in rows]),
             figures("area\nk um2", [area / 1000 for area in areas], 4),
-            ratios(areas, base["area_um2"]),
+            ratios(densities, "x per\nMAC"),
             figures("energy\npJ/MAC", energies, 4),
-            ratios(energies, base["energy_per_mac_pj"]),
+            ratios(energies, "\nx"),
             figures("delay\nns", [row["critical_path_ns"] for row in rows], 3),
             figures("leak\nuW", [row["leakage_uw"] for row in rows], 3),
         ],

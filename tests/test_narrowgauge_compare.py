@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from golden.fixed import FixedSpec
 from golden.formats import parse
 from golden.inference import quantise
 from golden.mac import ArraySpec
-from golden.network import Network
+from golden.network import MacNode, Network
 from golden.tapered_mac import TaperedMacSpec
+from golden.weight_pool_engine import EngineSpec
 from narrowgauge.catalogue import Options
 from narrowgauge.compare import Settings, compare
-from narrowgauge.networks import digits
+from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import Data, read
+from narrowgauge.pool_machine import draw_pixels
+from narrowgauge.pool_machine import required_length as required_pool_length
 from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 
 FORMATS = ("fixed4", "tapered4")
@@ -157,6 +161,88 @@ def test_layers_with_other_weights(network, small):
     assert total / macs == pytest.approx(row["energy_per_mac_pj"])
 
 
+def test_weight_pools(network, small):
+    """The engine runs the layers that have indices; memories are stated, not measured."""
+    fixed, row = compare(network, small, ["fixed8", "weight_pool32:act_bits=4"], SETTINGS, jobs=1)[
+        "rows"
+    ]
+    assert row["design"] == "weight_pool-engine"
+    assert (row["retrained"], fixed["retrained"]) == (True, False)
+    assert fixed["memories"] == []
+    assert (row["weight_bits"], row["activation_bits"]) == (8, 4)
+    # Results of 12 bits; 300 products are 38 results, and the bias is one more.
+    assert row["accumulator_bits"] == 12 + 6
+    assert row["macs_per_cycle"] == 64
+    assert row["nets_annotated"] == 1.0
+    assert sum(row["area_breakdown_um2"].values()) == pytest.approx(row["area_um2"])
+    assert sum(row["energy_breakdown_pj"].values()) == pytest.approx(row["energy_per_mac_pj"])
+    assert sum(unit["count"] * unit["area_um2"] for unit in row["units"]) == pytest.approx(
+        row["area_um2"]
+    )
+    stems = [layer["weight_spec"].partition(":")[0] for layer in row["layers"]]
+    assert stems == ["fixed8", *["weight_pool32"] * 4, "fixed8"]
+    layers = {layer["name"]: layer for layer in row["layers"]}
+    # 32 outputs on 8 lanes take the 4 cycles of 4 planes: half of 64 outputs take 8.
+    for name, rate in (("conv4", 64), ("conv5", 64)):
+        assert 0.8 * rate < layers[name]["products_per_cycle"] < rate
+    # A row of the table for each of 4 planes serves 8 activations times the outputs.
+    assert layers["conv5"]["accesses"]["table"] == 4 / (8 * 64)
+    table = row["memories"][0]
+    assert table["name"] == "table"
+    assert (table["rows"], table["row_bits"]) == (256, 32 * 8)
+    assert row["note"].startswith("retrained with its pool; SQNR is against the retrained")
+    assert "its memories are in neither area nor energy; conv1, classifier" in row["note"]
+
+    # An index of 8 bits for 8 weights, 8 bits for those without, and one table for all.
+    pooled = [node for node in network.mac_nodes if node.name in layers][1:-1]
+    weights = sum(node.weight.size for node in pooled)
+    total = sum(node.weight.size for node in network.mac_nodes)
+    bits = weights + 8 * (total - weights) + 256 * 32 * 8
+    assert row["storage_bits_per_weight"] == pytest.approx(bits / total)
+
+    retrained, system = retrained_digits(network, parse("weight_pool32:act_bits=4"))
+    evaluation = quantise(retrained, system, small.calibration).evaluate(small.images, small.labels)
+    assert row["accuracy"] == 100 * evaluation.accuracy
+
+
+def test_weight_pools_of_another_network(network, small):
+    """Only the embedded network was retrained; others say that they were not."""
+    nodes = [
+        replace(node, bias=node.bias + 0.001) if isinstance(node, MacNode) else node
+        for node in network.nodes
+    ]
+    other = replace(network, nodes=tuple(nodes))
+    (row,) = compare(other, small, ["weight_pool32"], SETTINGS, jobs=1)["rows"]
+    assert row["retrained"] is False
+    assert row["note"].startswith(
+        "not retrained with its pool, which costs accuracy: only the embedded network was; its"
+    )
+    system = parse("weight_pool32").system()
+    evaluation = quantise(other, system, small.calibration).evaluate(small.images, small.labels)
+    assert row["accuracy"] == 100 * evaluation.accuracy
+
+
+def test_a_pool_needs_an_accumulator_for_its_biases():
+    """One result more than a sum has is there anyway."""
+    spec = EngineSpec()
+
+    def needed(*biases):
+        operands = SimpleNamespace(indices=np.zeros((5, 3)), bias_q=np.array(biases))
+        return required_pool_length(spec, [operands])
+
+    assert needed(0, -(1 << 15), 7) == 5 * 8
+    assert needed(0, (1 << 15) + 1, 7) == 6 * 8
+    assert needed(-3 << 15) == 7 * 8
+
+
+def test_logits_do_not_leave_the_engine(network, small):
+    retrained, system = retrained_digits(network, parse("weight_pool32"))
+    streams = quantise(retrained, system, small.calibration).streams(small.images[:2])
+    stream = next(stream for stream in streams if stream.name == "conv2")
+    with pytest.raises(ValueError, match="layer 'conv2' must have results that are coded"):
+        draw_pixels(EngineSpec(), replace(stream, output_codec=None), 1, 1)
+
+
 def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch):
     monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path))  # nothing is known before
     seen = []
@@ -171,6 +257,7 @@ def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch)
         ((), "formats must name at least one format"),
         (("fixed4", "fixed4"), "formats must be different, not fixed4 twice"),
         (("posit8",), "number system must be one of"),
+        (("weight_pool32:layout=half",), "layout must be full or nibble for hardware"),
     ],
 )
 def test_bad_formats(network, small, formats, message):

@@ -166,10 +166,10 @@ def test_comparison_at_80_columns():
     lines = printed(80, table.print_comparison, comparison())
     rows = {line.split()[0]: line.split() for line in lines[6:12] if line.strip()}
     assert rows["fixed8"][1:] == [
-        "99.00", "40.0", "200.0", "1.00", "1.000", "1.00", "1.50", "4000",
+        "99.00", "40.0", "256", "200.0", "1.00", "1.000", "1.00", "1.50", "4000",
     ]  # fmt: skip
     assert rows["tapered8:runs=4-7"][1:] == [
-        "98.50", "36.0", "150.0", "0.75", "1.100", "1.10", "1.50", "3000",
+        "98.50", "36.0", "256", "150.0", "0.75", "1.100", "1.10", "1.50", "3000",
     ]  # fmt: skip
     split = next(index for index, line in enumerate(lines) if "energy goes" in line)
     assert lines[split + 1].split() == [
@@ -207,6 +207,50 @@ def test_comparison_with_a_note():
     result = comparison()
     result["rows"][1]["note"] = "saturates"
     assert "tapered8:runs=4-7: saturates" in printed(80, table.print_comparison, result)
+
+
+#: Memory of a made-up engine that does 64 products in a cycle.
+MEMORY = {"name": "table", "rows": 256, "row_bits": 512, "accesses_per_mac": 1 / 64}
+
+
+def with_engine():
+    """The sample, with its second row an engine that was retrained."""
+    result = comparison()
+    result["rows"][1] |= {
+        "retrained": True,
+        "memories": [MEMORY, MEMORY | {"name": "sums", "accesses_per_mac": 0.25}],
+        "macs_per_cycle": 64,
+        "area_per_mac_um2": 150_000 / 64,
+    }
+    return result
+
+
+def test_comparison_with_an_engine():
+    """Areas are compared for equal throughput; memories and retraining are stated."""
+    lines = printed(80, table.print_comparison, with_engine())
+    rows = [line.split() for line in lines]
+    (first,) = [row for row in rows if row[:1] == ["tapered8:runs=4-7"] and "64" in row]
+    # 150 000 / 64 over 200 000 / 256.
+    assert first[3:6] == ["64", "150.0", "3.00"]
+    assert rows[rows.index(first) + 1] == ["retrained"]
+    heading = next(number for number, line in enumerate(lines) if "Memories" in line)
+    assert lines[heading] == "Memories, in neither area nor energy"
+    assert [row for row in rows[heading:] if "512" in row] == [
+        ["tapered8:runs=4-7", "table", "256", "512", "0.016"],
+        ["tapered8:runs=4-7", "sums", "256", "512", "0.250"],
+    ]
+    assert "Memories" not in " ".join(printed(80, table.print_comparison, comparison()))
+
+
+def test_page_with_an_engine():
+    text = report.html_text(with_engine())
+    assert "tapered8:runs=4-7 (retrained)</th>" in text
+    rows = re.findall(r"<tr>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
+    assert ["table", "256", "512", "0.016"] in cells
+    assert "Memories that a flow" in text
+    assert "Memories that a flow" not in report.html_text(comparison())
+    assert "memories" not in report.csv_text(with_engine())
 
 
 def test_markup_in_names_is_text():
@@ -428,10 +472,10 @@ def test_page_has_the_figures_of_a_row():
     rows = re.findall(r"<tr>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
     cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
     assert cells[0] == [
-        "98.50", "36.0", "1.100", "1.10", "150.0", "0.75", "1.50", "0.500", "3000", "8.0",
+        "98.50", "36.0", "1.100", "1.10", "150.0", "585.9", "0.75", "1.50", "0.500", "3000", "8.0",
     ]  # fmt: skip
     assert cells[-1] == [
-        "tapered-array", "8 / 8 / 28", "256", "87.5", "75\u202f000", "585.9", "100.0",
+        "tapered-array", "8 / 8 / 28", "256", "87.5", "75\u202f000", "100.0",
     ]  # fmt: skip
 
 
@@ -491,7 +535,7 @@ def test_answers():
     """Of the sample, fixed8 and tapered8 are within 1 point of 99.07 %."""
     assert answers(comparison()) == [
         "Least energy 1.00 pJ per MAC fixed8 , the baseline",
-        "Smallest array 150 \u00d7 1000 \u00b5m\u00b2 tapered8:runs=4-7 , 25 % less than fixed8",
+        "Least area 586 \u00b5m\u00b2 per MAC tapered8:runs=4-7 , 25 % less than fixed8",
         "Best accuracy 99.00 % fixed8 , the baseline",
     ]
 
