@@ -120,6 +120,13 @@ class ArraySpec:
     zero_gating : bool
         Whether a processing element holds its multiplier and accumulator still for a product
         with a zero operand.
+    pipelined : bool
+        Whether there are registers behind decoders in processing elements, in long products,
+        between product and accumulator, and on the way of a sum to its code: a shorter clock
+        period for more cycles of a tile, as many products in each.
+    carry_save : bool
+        Whether an accumulator is two words, of sums and of carries, which are added when they
+        leave at the end of a column: no carry runs through an accumulator.
     """
 
     mac: MacSpec
@@ -127,6 +134,8 @@ class ArraySpec:
     cols: int = 16
     decoders: str = "edge"
     zero_gating: bool = False
+    pipelined: bool = False
+    carry_save: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.mac, MacSpec):
@@ -135,8 +144,9 @@ class ArraySpec:
         check_int("cols", self.cols, 1, 256)
         if self.decoders not in ("edge", "pe"):
             raise ValueError(f"decoders must be 'edge' or 'pe', not {self.decoders!r}")
-        if not isinstance(self.zero_gating, bool):
-            raise TypeError(f"zero_gating must be a bool, not {self.zero_gating!r}")
+        for name in ("zero_gating", "pipelined", "carry_save"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
 
     def decodes_in_element(self, role: Operand) -> bool:
         """Whether codes of an operand travel, and every processing element decodes them."""

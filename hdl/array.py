@@ -7,17 +7,28 @@ Rows and arrays are wiring only, so that the cost of an array is that of its uni
 """
 
 from functools import reduce
-from operator import and_
+from itertools import pairwise
+from operator import and_, or_
 from typing import Any
 
-from amaranth.hdl import Module, Mux, ResetSignal, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import (
+    Cat,
+    Module,
+    Mux,
+    ResetSignal,
+    ShapeLike,
+    Signal,
+    Value,
+    signed,
+    unsigned,
+)
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.mac import ROLES, ArraySpec, Operand
 from hdl.datapath import Datapath
-from hdl.hierarchy import place
-from hdl.mac import biased, place_decoder, place_encoder
+from hdl.hierarchy import mark_used, place
+from hdl.mac import biased, place_decoder, place_encoder, place_product, rectified
 
 __all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
 
@@ -43,7 +54,50 @@ def variant(spec: ArraySpec) -> str:
     """Options of ``spec`` that change a processing element, for module names."""
     decoding = "_decoding" if spec.decoders == "pe" else ""
     gated = "_gated" if spec.zero_gating else ""
-    return f"{decoding}{gated}_{spec.mac.label}_a{spec.mac.accumulator_width}"
+    return f"{decoding}{gated}{speed(spec)}_{spec.mac.label}_a{spec.mac.accumulator_width}"
+
+
+def speed(spec: ArraySpec) -> str:
+    """Options of ``spec`` that change processing elements and drains, for module names."""
+    return "_pipelined" * spec.pipelined + "_carry_save" * spec.carry_save
+
+
+def accumulator_shape(spec: ArraySpec) -> ShapeLike:
+    """Shape of an accumulator: a number, or two whose sum it is, modulo 2**width."""
+    width = spec.mac.accumulator_width
+    if spec.carry_save:
+        return data.StructLayout({"sums": signed(width), "carries": signed(width)})
+    return signed(width)
+
+
+def registers_operands(datapath: Datapath, spec: ArraySpec) -> bool:
+    """Whether a processing element has registers behind its decoders.
+
+    Not where a decoder is but a gate or two, as where it always is in a processing element.
+    """
+    return spec.pipelined and any(
+        _has_decoder(datapath, role)
+        for role in ROLES
+        if spec.decodes_in_element(role) and role not in spec.mac.decoded_in_elements
+    )
+
+
+def _has_decoder(datapath: Datapath, role: Operand) -> bool:
+    decoder = datapath.decoder(role)
+    if decoder is not None:
+        mark_used(decoder)
+    return decoder is not None
+
+
+def product_latency(datapath: Datapath, spec: ArraySpec) -> int:
+    """Count registers inside the product of a processing element."""
+    return datapath.product_latency if spec.pipelined else 0
+
+
+def element_latency(datapath: Datapath, spec: ArraySpec) -> int:
+    """Cycles from an operand register to the accumulator."""
+    stages = spec.zero_gating + registers_operands(datapath, spec) + spec.pipelined
+    return 1 + stages + product_latency(datapath, spec)
 
 
 class ProcessingElement(wiring.Component):
@@ -67,7 +121,7 @@ class ProcessingElement(wiring.Component):
         The same, one cycle later.
     drain : In(1)
         Take ``accumulator_in`` instead of adding a product.
-    accumulator_in, accumulator : In, Out(signed(accumulator_width))
+    accumulator_in, accumulator : In, Out(accumulator_shape(spec))
         Chain through which accumulators leave.
     activation_*, weight_* : In
         Settings of the decoders, if they are here.
@@ -78,22 +132,21 @@ class ProcessingElement(wiring.Component):
     activation_out: Any
     weight_out: Any
     drain: Signal
-    accumulator_in: Signal
-    accumulator: Signal
+    accumulator_in: Any
+    accumulator: Any
 
     def __init__(self, datapath: Datapath, spec: ArraySpec):
         self.datapath = datapath
         self.spec = spec
         self.module_name = f"{spec.mac.stem}_pe{variant(spec)}"
         operands = {role: travelling_shape(datapath, spec, role) for role in ROLES}
-        width = spec.mac.accumulator_width
         super().__init__(
             {role: In(operands[role]) for role in ROLES}
             | {f"{role}_out": Out(operands[role]) for role in ROLES}
             | {
                 "drain": In(1),
-                "accumulator_in": In(signed(width)),
-                "accumulator": Out(signed(width)),
+                "accumulator_in": In(accumulator_shape(spec)),
+                "accumulator": Out(accumulator_shape(spec)),
             }
             | {port: In(shape) for port, shape in element_config(datapath, spec).items()}
         )
@@ -101,11 +154,12 @@ class ProcessingElement(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from an operand register to the accumulator."""
-        return 2 if self.spec.zero_gating else 1
+        return element_latency(self.datapath, self.spec)
 
     def elaborate(self, platform):
         m = Module()
-        product = place(m, "product", self.datapath.product(), platform)
+        latency = product_latency(self.datapath, self.spec)
+        product = place_product(m, platform, self.datapath, latency, 1)
         m.d.sync += [
             self.activation_out.eq(self.activation),
             self.weight_out.eq(self.weight),
@@ -128,6 +182,11 @@ class ProcessingElement(wiring.Component):
                 reduce(and_, (Value.cast(factors[role]).any() for role in telling))
             )
             m.d.sync += accumulate.eq(nonzero)
+            behind = element_latency(self.datapath, self.spec) - 2
+            for step in range(behind):
+                later = Signal(name=f"accumulate_{step}")
+                m.d.sync += later.eq(accumulate)
+                accumulate = later
             with m.If(nonzero):
                 m.d.sync += [held[role].eq(factors[role]) for role in ROLES]
             factors = held
@@ -138,14 +197,32 @@ class ProcessingElement(wiring.Component):
                 factor = place_decoder(
                     m, platform, self, self.datapath, role, f"{role}_decoder", factor
                 )
+            if registers_operands(self.datapath, self.spec):
+                operand = Signal(self.datapath.operand(role), name=f"{role}_operand")
+                m.d.sync += operand.eq(factor)
+                factor = operand
             m.d.comb += getattr(product, role).eq(factor)
+
+        term, carry = product.term, getattr(product, "carry", 0)
+        if self.spec.pipelined:
+            registers = []
+            for name, value in (("term", term), ("carry", carry)):
+                register = value
+                if isinstance(value, Value):
+                    register = Signal.like(value, name=name)
+                    m.d.sync += register.eq(value)
+                registers.append(register)
+            term, carry = registers
 
         # Wide enough for the longest dot product, see MacSpec.
         accumulator = Signal(
-            signed(self.spec.mac.accumulator_width), name="accumulator_register", reset_less=True
+            accumulator_shape(self.spec), name="accumulator_register", reset_less=True
         )
         total = Signal.like(self.accumulator)
-        m.d.comb += total.eq(accumulator + product.term + getattr(product, "carry", 0))
+        if self.spec.carry_save:
+            m.d.comb += _carry_save_sum(total, accumulator, term, carry)
+        else:
+            m.d.comb += total.eq(accumulator + term + carry)
         # The longest path ends here.  Reset takes the way of the drain, so that it adds no gate to
         # that path, as a reset of the register itself would.
         load = Signal()
@@ -161,6 +238,23 @@ class ProcessingElement(wiring.Component):
             m.d.sync += accumulator.eq(Mux(load, loaded, total))
         m.d.comb += self.accumulator.eq(accumulator)
         return m
+
+
+def _carry_save_sum(total: Any, accumulator: Any, term: Value, carry: Any) -> list[Any]:
+    """Statements for ``total``, two words with the sum of ``accumulator``, ``term`` and ``carry``.
+
+    Three bits of a column become a sum and a carry, which moves up by one; ``carry`` takes the
+    place that this leaves.
+    """
+    width = len(accumulator.sums)
+    extended = Signal(signed(width), name="term_extended")
+    sums, carries = accumulator.sums, accumulator.carries
+    majority = (sums & carries) | (extended & (sums ^ carries))
+    return [
+        extended.eq(term),
+        total.sums.eq(sums ^ carries ^ extended),
+        total.carries.eq(Cat(Value.cast(carry)[:1], majority[: width - 1]).as_signed()),
+    ]
 
 
 class ArrayRow(wiring.Component):
@@ -181,7 +275,7 @@ class ArrayRow(wiring.Component):
         From the row above, to the row below.
     drain : In(1)
         For all processing elements.
-    accumulators_in, accumulators : In, Out(ArrayLayout(signed(accumulator_width), cols))
+    accumulators_in, accumulators : In, Out(ArrayLayout(accumulator_shape(spec), cols))
         From the row above, to the row below.
     activation_*, weight_* : In
         Settings of the decoders, if they are in the processing elements.
@@ -199,7 +293,7 @@ class ArrayRow(wiring.Component):
         self.spec = spec
         self.module_name = f"{spec.mac.stem}_row_c{spec.cols}{variant(spec)}"
         weights = data.ArrayLayout(travelling_shape(datapath, spec, "weight"), spec.cols)
-        sums = data.ArrayLayout(signed(spec.mac.accumulator_width), spec.cols)
+        sums = data.ArrayLayout(accumulator_shape(spec), spec.cols)
         super().__init__(
             {
                 "activation": In(travelling_shape(datapath, spec, "activation")),
@@ -284,6 +378,8 @@ class Control(wiring.Component):
         Rows to drain.
     flush : int
         Cycles from the last operands to the last accumulator that they change.
+    stages : int
+        Rows that the drains hold before they offer them.
 
     Members
     -------
@@ -296,7 +392,9 @@ class Control(wiring.Component):
     shift : Out(1)
         Accumulators move down by one row; the drains take the last one.
     give : Out(1)
-        The drains encode what they took.
+        The drains take the codes of the row that they hold the longest.
+    move : Out(1)
+        All rows in the drains move on; absent with one stage.
     """
 
     i_valid: Signal
@@ -308,11 +406,14 @@ class Control(wiring.Component):
     enter: Signal
     shift: Signal
     give: Signal
+    move: Signal
 
-    def __init__(self, rows: int, flush: int):
+    def __init__(self, rows: int, flush: int, stages: int = 1):
         self.rows = rows
         self.flush = flush
-        self.module_name = f"array_control_r{rows}_f{flush}"
+        self.stages = stages
+        depth = f"_s{stages}" if stages > 1 else ""
+        self.module_name = f"array_control_r{rows}_f{flush}{depth}"
         super().__init__(
             {
                 "i_valid": In(1),
@@ -325,6 +426,7 @@ class Control(wiring.Component):
                 "shift": Out(1),
                 "give": Out(1),
             }
+            | ({"move": Out(1)} if stages > 1 else {})
         )
 
     def elaborate(self, platform):
@@ -334,15 +436,21 @@ class Control(wiring.Component):
         taken = Signal()  # the drains hold a row that has not been offered
         taken_last = Signal()
 
-        # The two drain stages move when the output register is free.
-        move = Signal()
+        # The stages of the drains move when the output register is free.
+        move = Signal(name="move") if self.stages == 1 else self.move
+        held, held_last = [taken], [taken_last]
+        for stage in range(1, self.stages):
+            held.append(Signal(name=f"held_{stage}"))
+            held_last.append(Signal(name=f"held_last_{stage}"))
         m.d.comb += [
             move.eq(self.o_ready | ~self.o_valid),
-            self.give.eq(taken & move),
+            self.give.eq(held[-1] & move),
             self.enter.eq(self.i_valid & self.i_ready),
         ]
         with m.If(move):
-            m.d.sync += [self.o_valid.eq(taken), self.o_last.eq(taken_last), taken.eq(0)]
+            m.d.sync += [self.o_valid.eq(held[-1]), self.o_last.eq(held_last[-1]), taken.eq(0)]
+            m.d.sync += [after.eq(before) for before, after in pairwise(held)]
+            m.d.sync += [after.eq(before) for before, after in pairwise(held_last)]
 
         with m.FSM(name="phase"):
             with m.State("PRODUCTS"):
@@ -363,7 +471,7 @@ class Control(wiring.Component):
                         taken_last.eq(rows_left == 1),
                     ]
                 # Results must have left before settings may change and a new tile may come.
-                with m.If(~rows_left.any() & ~taken & move):
+                with m.If(~rows_left.any() & ~reduce(or_, held) & move):
                     m.next = "PRODUCTS"
         return m
 
@@ -376,12 +484,14 @@ class Drain(wiring.Component):
 
     Members
     -------
-    accumulator : In(signed(accumulator_width))
+    accumulator : In(accumulator_shape(spec))
         Accumulator of the last row.
     take : In(1)
         Add the bias to it and keep the sum.
     give : In(1)
-        Load ``code`` with the sum that was kept.
+        Load ``code`` with what became of the sum that was taken :attr:`latency` - 1 moves before.
+    move : In(1)
+        Sums in between move on; absent if there are no registers for any.
     bias : In(signed(sum_width))
         Added to the sum, in its units; see MacSpec.sum_shift.
     relu : In(1)
@@ -393,41 +503,72 @@ class Drain(wiring.Component):
     ----------
     datapath : Datapath
         Number system.
+    spec : ArraySpec, optional
+        Options; its size does not matter here.  Default: those of an array that names none.
     """
 
-    accumulator: Signal
+    accumulator: Any
     take: Signal
     give: Signal
+    move: Signal
     bias: Signal
     relu: Signal
     code: Signal
 
-    def __init__(self, datapath: Datapath):
+    def __init__(self, datapath: Datapath, spec: ArraySpec | None = None):
         self.datapath = datapath
-        spec = datapath.spec
-        width = spec.accumulator_width
-        self.module_name = f"{spec.stem}_drain_{spec.label}_a{width}"
+        self.spec = ArraySpec(mac=datapath.spec) if spec is None else spec
+        self.encoder_latency = datapath.encoder_latency(pipelined=self.spec.pipelined)
+        mac = datapath.spec
+        self.module_name = (
+            f"{mac.stem}_drain{speed(self.spec)}_{mac.label}_a{mac.accumulator_width}"
+        )
         super().__init__(
             {
-                "accumulator": In(signed(width)),
+                "accumulator": In(accumulator_shape(self.spec)),
                 "take": In(1),
                 "give": In(1),
-                "bias": In(signed(spec.sum_width)),
+                "bias": In(signed(mac.sum_width)),
                 "relu": In(1),
-                "code": Out(spec.bits),
+                "code": Out(mac.bits),
             }
+            | ({"move": In(1)} if self.latency > 2 else {})
             | {f"result_{name}": In(shape) for name, shape in datapath.encoder_config.items()}
         )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from an accumulator at the end of a column to its code."""
+        return 2 + self.spec.pipelined + self.encoder_latency
 
     def elaborate(self, platform):
         m = Module()
         # Zero but when it is taken, so that nothing moves here while the sum grows.
         accumulator = Signal.like(self.accumulator, name="accumulator_taken")
         m.d.comb += accumulator.eq(Mux(self.take, self.accumulator, 0))
+        if self.spec.carry_save:
+            # Wraps where the sum of the two words does, and so does the sum with the bias.
+            accumulator = accumulator.sums + accumulator.carries
         total = Signal(signed(self.datapath.spec.sum_width))
         with m.If(self.take):
-            m.d.sync += total.eq(biased(m, self.datapath, accumulator, self.bias, self.relu))
-        code = place_encoder(m, platform, self, self.datapath, total)
+            biased_sum = biased(m, self.datapath, accumulator, self.bias)
+            m.d.sync += total.eq(
+                biased_sum if self.spec.pipelined else rectified(biased_sum, self.relu)
+            )
+        if self.spec.pipelined:
+            positive = Signal.like(total, name="rectified", reset_less=True)
+            with m.If(self.move):
+                m.d.sync += positive.eq(rectified(total, self.relu))
+            total = positive
+        code = place_encoder(
+            m,
+            platform,
+            self,
+            self.datapath,
+            total,
+            self.encoder_latency,
+            self.move if self.encoder_latency else None,
+        )
         with m.If(self.give):
             m.d.sync += self.code.eq(code)
         return m
@@ -522,10 +663,15 @@ class SystolicArray(wiring.Component):
         processing element: its operand registers and its latency.
         """
         spec = self.spec
-        return 1 + (spec.rows - 1) + (spec.cols - 1) + 1 + (2 if spec.zero_gating else 1)
+        across = (spec.rows - 1) + (spec.cols - 1)
+        return 1 + across + 1 + element_latency(self.datapath, spec)
 
-    #: Cycles from an accumulator at the end of a column to its code.
-    drain_latency = 2
+    @property
+    def drain_latency(self) -> int:
+        """Cycles from an accumulator at the end of a column to its code."""
+        drain = Drain(self.datapath, self.spec)
+        mark_used(drain)
+        return drain.latency
 
     def cycles(self, length: int) -> int:
         """Cycles from the first operands of a tile to the first operands of the next one."""
@@ -534,7 +680,8 @@ class SystolicArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        control = place(m, "control", Control(spec.rows, self.flush), platform)
+        stages = self.drain_latency - 1
+        control = place(m, "control", Control(spec.rows, self.flush, stages), platform)
         m.d.comb += [
             control.i_valid.eq(self.i.valid),
             control.i_last.eq(self.i.p.last),
@@ -570,7 +717,9 @@ class SystolicArray(wiring.Component):
             sums = [line.accumulators[col] for col in range(spec.cols)]
 
         for col in range(spec.cols):
-            drain = place(m, f"drain_{col}", Drain(self.datapath), platform)
+            drain = place(m, f"drain_{col}", Drain(self.datapath, spec), platform)
+            if stages > 1:
+                m.d.comb += drain.move.eq(control.move)
             m.d.comb += [
                 drain.accumulator.eq(sums[col]),
                 drain.take.eq(control.shift),

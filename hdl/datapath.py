@@ -31,12 +31,23 @@ class Datapath(Protocol):
     def decoder(self, role: Operand) -> Any:
         """Make the combinational unit ``code`` -> ``operand``; None where they are the same."""
 
-    def product(self) -> Any:
-        """Make the combinational unit ``activation``, ``weight`` -> ``term`` (and ``carry``).
+    @property
+    def product_latency(self) -> int:
+        """Registers that a product has inside in pipelined shells."""
+
+    def product(self, *, latency: int = 0) -> Any:
+        """Make the unit ``activation``, ``weight`` -> ``term`` (and ``carry``).
 
         The product is ``term + carry``, so that a negation costs no adder of its own;
-        a unit without that port has no carry.
+        a unit without that port has no carry.  With a ``latency`` it has registers, which load
+        when its port ``move`` says so and which reset clears.
         """
 
-    def encoder(self) -> Any:
-        """Make the combinational unit ``total`` -> ``code``, with a dot product's one rounding."""
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count the registers that an encoder has inside in shells, pipelined or not."""
+
+    def encoder(self, *, latency: int = 0) -> Any:
+        """Make the unit ``total`` -> ``code``, with a dot product's one rounding.
+
+        With a ``latency`` it has registers, which load when its port ``move`` says so.
+        """
