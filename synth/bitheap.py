@@ -118,7 +118,12 @@ def has_sums(module: Mapping[str, Any]) -> bool:
 
 
 def replace_sums(
-    module: dict[str, Any], adder: FullAdder | None, *, chain: bool, prefix: str
+    module: dict[str, Any],
+    adder: FullAdder | None,
+    *,
+    chain: bool,
+    prefix: str,
+    halve: bool = False,
 ) -> str:
     """Replace every sum in a module by an instance of a module of full adders.
 
@@ -137,6 +142,9 @@ def replace_sums(
         wait for it.  If not, two rows are left over all columns.
     prefix : str
         What the names of the new modules begin with.
+    halve : bool
+        Whether the two early bits of a column that has a late one more are added by themselves, so
+        that the carry does not wait: faster where few rows are added, and larger.
 
     Returns
     -------
@@ -151,7 +159,7 @@ def replace_sums(
         heap = _Heap(len(total.result), adder)
         for operand in total.operands:
             heap.add(operand)
-        texts.append(heap.module(f"{prefix}{index}", chain))
+        texts.append(heap.module(f"{prefix}{index}", chain=chain, halve=halve))
         module["cells"][name] = {
             "hide_name": module["cells"][name]["hide_name"],
             "type": f"{prefix}{index}",
@@ -396,7 +404,7 @@ class _Heap:
             self.columns[column].append((time, f"~{bit}" if negative else bit))
             self.constant -= negative << column
 
-    def module(self, name: str, chain: bool) -> str:
+    def module(self, name: str, *, chain: bool, halve: bool) -> str:
         """Reduce the heap and write all of it as a module with ports ``X`` and ``Y``."""
         for column in range(self.width):
             if self.constant >> column & 1:
@@ -416,8 +424,11 @@ class _Heap:
             ):
                 carry_in = bits.pop()[1]
             while len(bits) > (1 if column < chained else 2):
+                late = []
+                if halve and len(bits) == 3 and bits[2][0] - bits[1][0] >= HALF_DELAY:
+                    late = [bits.pop()]
                 total, carry = self._reduce(bits)
-                bits.append(total)
+                bits += [total, *late]
                 bits.sort()
                 if column + 1 < self.width:
                     self.columns[column + 1].append(carry)

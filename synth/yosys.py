@@ -75,21 +75,26 @@ module ripple_carry(P, G, CI, CO);
   endgenerate
 endmodule
 """
-SUMS = ("chain", "rows", "yosys", "booth")
+SUMS = ("chain", "rows", "fast-rows", "yosys", "booth")
+HEAPS = ("chain", "rows", "fast-rows")
 CARRIES = {
     "ripple": "techmap -map +/techmap.v -map carry.v",
     "brent-kung": "techmap",
     "kogge-stone": "techmap -map +/techmap.v -map +/choices/kogge-stone.v",
 }
 
-# ABC commands.  Both end with buffers for large loads and sizes that suit the delay target.
+# ABC commands.  All end with buffers for large loads and sizes that suit the delay target.
 PREPARE = "strash; ifraig; scorr; dc2; strash"
+SIZES = "buffer -c; upsize -D {target}; dnsize -D {target}; stime -p"
 MAPPERS = {
     # Covering for area alone; mapping again from the mapped netlist finds smaller ones.
     "area": f"{PREPARE}; dch -f; amap -m; strash; dc2; dch -f; amap -m; strash; dc2; dch -f; "
-    "amap -m; topo; buffer -c; upsize -D {target}; dnsize -D {target}; stime -p",
-    "delay": f"{PREPARE}; &get -n; &dch -f; &nf -D {{target}}; &put; "
-    "buffer -c; upsize -D {target}; dnsize -D {target}; stime -p",
+    f"amap -m; topo; {SIZES}",
+    "delay": f"{PREPARE}; &get -n; &dch -f; &nf -D {{target}}; &put; {SIZES}",
+    # Rewriting for area makes chains of prefix adders: these two leave them as they are, and the
+    # last one even chooses no other structure while it covers.
+    "speed": f"strash; &get -n; &dch -f; &nf -D {{target}}; &put; {SIZES}",
+    "prefix": f"strash; ifraig; scorr; &get -n; &nf -D {{target}}; &put; {SIZES}",
 }
 # Without a clock, no path is too long.
 NO_TARGET_PS = 1_000_000.0
@@ -109,9 +114,9 @@ class Attempt:
     Parameters
     ----------
     sums : str
-        How sums of products are made: ``"chain"`` and ``"rows"`` of full adders of the library,
-        see `synth.bitheap.replace_sums`; ``"yosys"`` by Yosys, of gates; ``"booth"`` with Booth's
-        encoding, of gates.
+        How sums of products are made: ``"chain"``, ``"rows"`` and ``"fast-rows"`` of full adders
+        of the library, see `synth.bitheap.replace_sums`; ``"yosys"`` by Yosys, of gates;
+        ``"booth"`` with Booth's encoding, of gates.
     carry : str
         Carry of the adders of two operands, key of `CARRIES`.
     mapper : str
@@ -165,6 +170,9 @@ RECIPES: Mapping[str, Recipe] = {
             Attempt(sums="rows", carry="kogge-stone", mapper="area"),
             Attempt(sums="rows", carry="brent-kung", mapper="delay"),
             Attempt(sums="rows", carry="kogge-stone", mapper="delay"),
+            Attempt(sums="fast-rows", carry="brent-kung", mapper="speed"),
+            Attempt(sums="fast-rows", carry="kogge-stone", mapper="speed"),
+            Attempt(sums="fast-rows", carry="kogge-stone", mapper="prefix"),
         ),
     ),
     "booth": Recipe(
@@ -374,7 +382,7 @@ class _Flow:
         tried: dict[Attempt, _Outcome] = {}
         for attempt in recipe.attempts:
             coarse = self._coarse(booth=attempt.sums == "booth")
-            if attempt.sums in ("chain", "rows") and not has_sums(coarse):
+            if attempt.sums in HEAPS and not has_sums(coarse):
                 attempt = replace(attempt, sums="yosys")
             if attempt in tried:
                 continue
@@ -428,9 +436,14 @@ class _Flow:
         """Map the design once."""
         module = self._coarse(booth=attempt.sums == "booth")
         sums = ""
-        if attempt.sums in ("chain", "rows"):
-            chain = attempt.sums == "chain"
-            sums = replace_sums(module, self.adder, chain=chain, prefix=SUM_PREFIX)
+        if attempt.sums in HEAPS:
+            sums = replace_sums(
+                module,
+                self.adder,
+                chain=attempt.sums == "chain",
+                halve=attempt.sums == "fast-rows",
+                prefix=SUM_PREFIX,
+            )
         self._write("design.json", json.dumps({"modules": {self.top: module}}))
         self._write("sums.v", sums)
         self._write("abc.script", MAPPERS[attempt.mapper].format(target=f"{target_ps:.0f}"))
