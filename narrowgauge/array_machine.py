@@ -149,5 +149,7 @@ def _mapped(form: Format, operands: Sequence[ElementOperands], settings: Setting
         cols=options.cols,
         decoders=options.decoders,
         zero_gating=options.zero_gating,
+        pipelined=options.pipelined,
+        carry_save=options.carry_save,
     )
     return MappedArray(datapath, spec, load(settings.library), clock_ns=settings.clock_ns)

@@ -37,6 +37,8 @@ class Options:
     length: int = 2048
     decoders: str = "edge"
     zero_gating: bool = False
+    pipelined: bool = False
+    carry_save: bool = False
 
 
 def _no_datapath(form: Any, length: int) -> Datapath:
@@ -227,8 +229,15 @@ def _array(datapath: Datapath, options: Options) -> SystolicArray:
         cols=options.cols,
         decoders=options.decoders,
         zero_gating=options.zero_gating,
+        pipelined=options.pipelined,
+        carry_save=options.carry_save,
     )
     return SystolicArray(datapath, spec)
+
+
+def _encoder(datapath: Datapath, options: Options) -> Any:
+    latency = datapath.encoder_latency(pipelined=True) if options.pipelined else 0
+    return datapath.encoder(latency=latency)
 
 
 #: Numbers of products for which the cycles of a tile are stated to the bench.
@@ -274,21 +283,27 @@ UNITS: dict[str, Unit] = {
         build=lambda datapath, options: datapath.decoder("activation"),
     ),
     "encoder": Unit(
-        description="combinational encoder: one rounding of an exact sum",
+        description="encoder: one rounding of an exact sum",
         bench="sim.tb_encoder",
-        build=lambda datapath, options: datapath.encoder(),
+        build=_encoder,
+        options=("length", "pipelined"),
+        attributes=lambda encoder: {"latency": encoder.latency},
     ),
     "mac": Unit(
         description="streaming multiply-accumulate: decode, multiply, sum exactly, encode once",
         bench="sim.tb_mac",
-        build=lambda datapath, options: Mac(datapath),
+        build=lambda datapath, options: Mac(datapath, pipelined=options.pipelined),
+        options=("length", "pipelined"),
         attributes=lambda mac: {"latency": mac.latency},
     ),
     "array": Unit(
         description="output-stationary systolic array with bias, ReLU and encoders",
         bench="sim.tb_array",
         build=_array,
-        options=("rows", "cols", "length", "decoders", "zero_gating"),
+        options=(
+            *("rows", "cols", "length", "decoders", "zero_gating"),
+            *("pipelined", "carry_save"),
+        ),
         attributes=_array_attributes,
         arrays=_layer_tensors,
         sizes=(
@@ -297,6 +312,9 @@ UNITS: dict[str, Unit] = {
             Options(rows=3, cols=1, zero_gating=True),
             Options(rows=2, cols=5, decoders="pe"),
             Options(rows=3, cols=2, decoders="pe", zero_gating=True),
+            Options(rows=2, cols=3, pipelined=True),
+            Options(rows=3, cols=2, decoders="pe", zero_gating=True, pipelined=True),
+            Options(rows=2, cols=2, zero_gating=True, pipelined=True, carry_save=True),
             Options(rows=16, cols=16),
         ),
         gate_sizes=(Options(rows=2, cols=3),),

@@ -220,6 +220,8 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
     help="Where an array decodes: at its edges, or in each processing element (edge).",
 )
 @click.option("--zero-gating", is_flag=True, help="Hold an array's multipliers still for zeros.")
+@click.option("--pipelined", is_flag=True, help="More registers, for a shorter clock period.")
+@click.option("--carry-save", is_flag=True, help="Accumulate in an array as sums and carries.")
 @click.option(
     "--clock-ns",
     type=float,
@@ -228,9 +230,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
     show_default=True,
     help="Clock period of the constraints.",
 )
-def generate(
-    design: str, spec: str | None, output: str, zero_gating: bool, clock_ns: float, **sizes: Any
-) -> None:
+def generate(design: str, spec: str | None, output: str, clock_ns: float, **choices: Any) -> None:
     """Write Verilog and what a flow needs beside it.
 
     DESIGN is one of those that `narrowgauge formats` lists, SPEC a format of its number system;
@@ -245,9 +245,8 @@ def generate(
     form = parse(spec or unit.presets[0])
     if form.stem != unit.stem:
         raise ValueError(f"spec must be a format of {unit.stem} for {unit.name}, not {form}")
-    options = {name: value for name, value in sizes.items() if value is not None}
-    if zero_gating:
-        options["zero_gating"] = True
+    # A flag that is not given is False, and a size None.
+    options = {name: value for name, value in choices.items() if value not in (None, False)}
     for name in options:
         if name not in unit.unit.options:
             raise ValueError(f"{name} must be left out for {unit.name}, which has no such option")

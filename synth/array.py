@@ -117,8 +117,8 @@ class MappedArray(MappedUnits):
             "activation_skew": (Skew(spec.mac.code_bits("activation"), spec.rows), 1),
             "weight_skew": (Skew(spec.mac.code_bits("weight"), spec.cols), 1),
             "pe": (ProcessingElement(datapath, spec), spec.rows * spec.cols),
-            "drain": (Drain(datapath), spec.cols),
-            "control": (Control(spec.rows, top.flush), 1),
+            "drain": (Drain(datapath, spec), spec.cols),
+            "control": (Control(spec.rows, top.flush, top.drain_latency - 1), 1),
         }
         lanes = {"activation": spec.rows, "weight": spec.cols}
         decoders = {role: datapath.decoder(role) for role in ROLES}
@@ -307,12 +307,12 @@ class _Run:
         before = self._reset()
         results: list[Words] = []
         for cycle in range(cycles):
-            enter, shift, give = self._control(cycle)
+            enter, shift, drain = self._control(cycle)
             for role in ROLES:
                 now = codes[role][min(cycle, self.length - 1)]
                 edges[role].appendleft(self._edge(role, enter, now))
             sums = self._elements(edges, shift)
-            if (result := self._drains(sums, shift, give, bias)) is not None:
+            if (result := self._drains(sums, drain, bias)) is not None:
                 results.append(result)
         self._compare(results)
         return UnitsRun(
@@ -323,8 +323,8 @@ class _Run:
             simulated=self.simulated,
         )
 
-    def _control(self, cycle: int) -> tuple[Words, Words, Words]:
-        """Signals of the controller, all tiles alike."""
+    def _control(self, cycle: int) -> tuple[Words, Words, dict[str, Words]]:
+        """Signals of the controller, all tiles alike; those of the drains by port."""
         control = self.units["control"]
         flags = {
             "i_valid": cycle < self.length,
@@ -337,8 +337,11 @@ class _Run:
                 for name, flag in flags.items()
             }
         )
-        enter, shift, give = (control.settled(name) for name in ("enter", "shift", "give"))
-        return enter, shift, give
+        shift = control.settled("shift")
+        drain = {"take": shift, "give": control.settled("give")}
+        if "move" in control.netlist.ports:
+            drain["move"] = control.settled("move")
+        return control.settled("enter"), shift, drain
 
     def _edge(self, role: Operand, enter: Words, codes: Words) -> Words:
         """Operands that enter the array now, shape (bits of an operand, lanes, words)."""
@@ -385,22 +388,20 @@ class _Run:
         steps = [history[age] if age < len(history) else empty for age in range(count)]
         return np.stack(steps, axis=axis).reshape(len(empty), -1)
 
-    def _drains(self, sums: Words, shift: Words, give: Words, bias: Words) -> Words | None:
+    def _drains(self, sums: Words, control: Mapping[str, Words], bias: Words) -> Words | None:
         """Step the drains; return the codes if this cycle loads them."""
         drains = self.units["drain"]
         relu = self._flag(self.batch.relu, bias.shape[1])
         inputs = {
             "accumulator": sums,
-            "take": np.tile(shift, (1, self.cols)),
-            "give": np.tile(give, (1, self.cols)),
             "bias": bias,
             "relu": relu,
-        }
+        } | {port: np.tile(words, (1, self.cols)) for port, words in control.items()}
         for name in self.array.datapath.encoder_config:
             port = f"result_{name}"
             inputs[port] = self._constant(self.settings[port], self.cols)
         drains.step(inputs)
-        return drains.state("code") if give[0, 0] else None
+        return drains.state("code") if control["give"][0, 0] else None
 
     def _compare(self, results: Sequence[Words]) -> None:
         """Compare with the golden model; the bottom row comes first."""
