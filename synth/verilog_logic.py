@@ -308,6 +308,11 @@ class MemoryArray:
     writes: list[WritePort] = field(default_factory=list)
     reads: list[Net] = field(default_factory=list)
 
+    @property
+    def starts_as_zeros(self) -> bool:
+        """Whether there is nothing to load before the first cycle."""
+        return not any(self.contents)
+
 
 @dataclass
 class Instance:

@@ -144,6 +144,8 @@ class Plan:
         Every net that is not inlined.
     instances, memories : dict of str to str
         Names in Verilog by name in the RTLIL.
+    row : str
+        Name of the number of a row where memories are cleared; empty if none is.
     port_nets : dict of Net to str
         Nets that are an output port.
     declared_as : dict of Net to str
@@ -173,6 +175,7 @@ class Plan:
         self.declared_as: dict[Net, str] = {}
         self.instances: dict[str, str] = {}
         self.memories: dict[str, str] = {}
+        self.row = ""
         self._labels: dict[Net, tuple[str, Mapping[int, str]]] = {}
         self._piece_names: dict[Net, str] = {}
 
@@ -204,6 +207,8 @@ class Plan:
             self.instances[instance.name] = self._space.take(instance.name)
         for memory in self.logic.memories:
             self.memories[memory] = self._space.take(memory)
+        if any(memory.starts_as_zeros for memory in self.logic.memories.values()):
+            self.row = self._space.take("row")
 
     def _name(self, net: Net, name: str, alias: Alias | None = None) -> None:
         self.names[net] = name

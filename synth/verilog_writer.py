@@ -169,7 +169,9 @@ class _Writer:
                 lines += ["", *_indented(section)]
         lines += ["endmodule", ""]
         images = {
-            self._image(memory): _memory_image(memory) for memory in self._logic.memories.values()
+            self._image(memory): _memory_image(memory)
+            for memory in self._logic.memories.values()
+            if not memory.starts_as_zeros
         }
         inputs = [net.name or "" for net in self._logic.inputs]
         return VerilogModule(self._logic.name, "\n".join(lines), inputs, images)
@@ -406,11 +408,17 @@ class _Writer:
         return [*lines, ");"]
 
     def _contents(self) -> list[str]:
-        """Load the memories."""
-        return [
-            f'initial $readmemh("{self._image(memory)}", {self._plan.memories[memory.name]});'
-            for memory in self._logic.memories.values()
-        ]
+        """Load the memories, or clear those that start as zeros."""
+        lines = []
+        row = self._plan.row
+        for memory in self._logic.memories.values():
+            name = self._plan.memories[memory.name]
+            if memory.starts_as_zeros:
+                lines.append(f"initial for ({row} = 0; {row} < {memory.depth}; {row} = {row} + 1)")
+                lines.append(f"  {name}[{row}] = {memory.width}'d0;")
+            else:
+                lines.append(f'initial $readmemh("{self._image(memory)}", {name});')
+        return lines
 
     def _memory(self, memory: MemoryArray) -> Iterator[list[str]]:
         """Write the clocked ports of a memory."""
@@ -473,6 +481,8 @@ class _Writer:
             name = self._plan.memories[memory.name]
             word = f"[{memory.width - 1}:0]"
             rows.append(("reg", word, f"{name} [0:{memory.depth - 1}];", ""))
+        if self._plan.row:
+            rows.append(("integer", "", f"{self._plan.row};", ""))
         for net in self._logic.nets:
             if net in self._plan.port_nets or net not in self._plan.used:
                 continue

@@ -103,6 +103,7 @@ SAMPLES = {
     "registers": samples.Registers,
     "domains": samples.Domains,
     "tables": samples.Tables,
+    "cleared": samples.Cleared,
     "nested": samples.Nested,
     "deep": samples.Deep,
     "feedback": samples.Feedback,
@@ -564,6 +565,29 @@ def test_text_of_memories():
     assert len(design.files["tables_squares.hex"].split()) == 16
 
 
+def test_memories_without_contents_need_no_file():
+    """Yosys would look for it beside the design."""
+    design = to_verilog(samples.Cleared())
+    assert design.files == {}
+    assert (
+        """
+  reg     [5:0] words [0:7];
+  reg     [1:0] counts [0:7];
+  integer       row_2;
+"""
+        in design.text
+    )
+    assert (
+        """
+  initial for (row_2 = 0; row_2 < 8; row_2 = row_2 + 1)
+    words[row_2] = 6'd0;
+  initial for (row_2 = 0; row_2 < 8; row_2 = row_2 + 1)
+    counts[row_2] = 2'd0;
+"""
+        in design.text
+    )
+
+
 def test_ports_come_in_the_order_of_the_signature():
     design = to_verilog(Mac(datapath(TaperedMacSpec(bits=8, length=100))))
     header = design.modules[design.top].partition(");")[0]
@@ -591,7 +615,7 @@ def test_every_text_is_clean(designs):
             assert set(re.findall(r"\$\w*", text)) <= {"$signed", "$unsigned", "$readmemh"}, name
             assert "\\" not in text, name
             assert not re.search(r"/(work|tmp|home|usr)\b|\.py", text), name
-            assert ("initial" in text) == (name in ("tables", "deep")), name
+            assert ("initial" in text) == (name in ("tables", "cleared", "deep")), name
             assert text.count("endmodule") == 1, name
 
 

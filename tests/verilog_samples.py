@@ -462,6 +462,39 @@ class Tables(wiring.Component):
         return m
 
 
+class Cleared(wiring.Component):
+    """Two memories that start as zeros, and a port of the name that clearing them would like."""
+
+    module_name = "cleared"
+    row: In(3)
+    value: In(6)
+    put: In(1)
+    word: Out(6)
+    count: Out(2)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.words = words = memory.Memory(shape=6, depth=8, init=[])
+        write, read = words.write_port(), words.read_port()
+        m.d.comb += [
+            write.addr.eq(self.row),
+            write.data.eq(self.value),
+            write.en.eq(self.put),
+            read.addr.eq(self.value),
+            self.word.eq(read.data),
+        ]
+        m.submodules.counts = counts = memory.Memory(shape=2, depth=8, init=[0, 0])
+        set_count, get_count = counts.write_port(), counts.read_port(domain="comb")
+        m.d.comb += [
+            get_count.addr.eq(self.row),
+            self.count.eq(get_count.data),
+            set_count.addr.eq(self.row),
+            set_count.data.eq(self.count + 1),
+            set_count.en.eq(self.put),
+        ]
+        return m
+
+
 class Adder(wiring.Component):
     """Adds, one cycle later."""
 
