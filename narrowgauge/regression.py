@@ -74,7 +74,8 @@ class Case:
         Cell library, by name or file, to which the design is mapped first; by default its Verilog
         is simulated as it was generated.
     thorough : bool
-        Whether to try more; takes about three times as long.
+        Whether to try more; takes about three times as long.  Less thoroughly, cells are not tried
+        with all pairs of operands and all settings, but with a sample of them.
     tests : tuple of str
         Names of the tests to run; all if empty.
     """
@@ -334,6 +335,7 @@ def bench_job(case: Case, *, seed: int = DEFAULT_SEED) -> BenchJob:
             "ports": port_layouts(component),
             "attributes": design.unit.attributes(component),
             "thorough": case.thorough,
+            "exhaustive": case.thorough or case.library is None,
         },
         arrays=design.unit.arrays(case.spec),
         seed=seed,

@@ -37,6 +37,9 @@ class Parameters:
         What the component states of itself: ``latency``, ``rows``, ``cols``, and so on.
     thorough : bool
         Whether to take more time and try more cases.
+    exhaustive : bool
+        Whether to try all pairs of codes and all settings, where there are few; the simulation of
+        cells takes too long for that.
     seed : int
         Of all random stimuli.
     arrays : dict of str to ndarray
@@ -50,6 +53,7 @@ class Parameters:
     ports: Mapping[str, Layout]
     attributes: Mapping[str, Any]
     thorough: bool
+    exhaustive: bool
     seed: int
     arrays: Mapping[str, npt.NDArray[Any]]
     coverage: Coverage = field(default_factory=Coverage)

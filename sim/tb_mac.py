@@ -25,7 +25,7 @@ SYSTEM = PARAMETERS.system
 MAC = SYSTEM.mac
 LATENCY = PARAMETERS.attributes["latency"]
 
-#: Up to this many bits of a code, all pairs are tried; for wider codes, some of them.
+#: Up to this many bits of a code, all pairs are tried, if there is the time; else some of them.
 PAIR_BITS = 8
 SOME_PAIRS = 2000
 
@@ -102,9 +102,9 @@ def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
 
 
 def draw_pairs(rng):
-    """Columns of activations and weights: all pairs, or some pairs of wide codes."""
+    """Columns of activations and weights: all pairs, or some where there are too many."""
     widths = [MAC.code_bits(role) for role in ROLES]
-    if sum(widths) > 2 * PAIR_BITS:
+    if sum(widths) > 2 * PAIR_BITS or not PARAMETERS.exhaustive:
         return np.stack(draw_operands(rng, SOME_PAIRS))
     return np.stack(np.meshgrid(*(np.arange(1 << bits) for bits in widths))).reshape(2, -1)
 

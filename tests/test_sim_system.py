@@ -213,7 +213,7 @@ def test_scaled_results():
 def test_dybit_operands():
     """Codes of activations without a sign, with one, and of weights, as in the specification."""
     weights, unsigned, signed = SYSTEMS["dybit4"].decoder_settings()
-    assert (weights.ports, weights.spec) == ({}, DybitSpec(bits=4))
+    assert (weights.ports, weights.spec) == ({}, DybitSpec(bits=3))
     assert weights.operands.tolist() == [0, 1, 2, 4, 0, -1, -2, -4]
     assert unsigned.ports == {"has_sign": 0}
     assert unsigned.operands.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 24, 32, 64]
