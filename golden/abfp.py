@@ -542,6 +542,15 @@ class AbfpFormat(Format):
         given = {name: value for name, value in self.pinned.items() if name != "activation_bits"}
         return AbfpSpec(bits=self.bits, **given)
 
+    def activation_spec(self) -> AbfpSpec:
+        """Make the same for activations."""
+        bits = self.bits if self.activation_bits is None else self.activation_bits
+        return replace(self.spec(), bits=bits)
+
+    def tile_spec(self) -> AbfpTileSpec:
+        """Tile that multiplies weights by activations."""
+        return self.spec().tile_spec(self.activation_spec())
+
     def fit(
         self, tensor: npt.ArrayLike, role: Role = "weights", method: Method = "sweep"
     ) -> AbfpSpec:
@@ -551,10 +560,7 @@ class AbfpFormat(Format):
         chosen from one tensor.
         """
         checked_tensor(tensor, role, method)
-        spec = self.spec()
-        if role == "activations" and self.activation_bits is not None:
-            return replace(spec, bits=self.activation_bits)
-        return spec
+        return self.activation_spec() if role == "activations" else self.spec()
 
     def system(self, method: Method = "sweep") -> "AbfpSystem":
         """Make the number system of this format; both methods are the same."""

@@ -48,8 +48,10 @@ class AbfpOperands:
         Formats of the codes, and gain.
     weights : AbfpCodes, [n, k]
         One row for each output channel.
+    inputs : ndarray of float32, [m, k]
+        Activations before they are coded, which are bfloat16; one row for each output pixel.
     activations : AbfpCodes, [m, k]
-        One row for each output pixel.
+        Their codes.
     bias : ndarray of float32, [n]
         Added after the sum over the tiles.
     noise : ndarray of unsigned integers, [tiles, m, n], or None
@@ -60,6 +62,7 @@ class AbfpOperands:
 
     tile: AbfpTileSpec
     weights: AbfpCodes
+    inputs: Floats
     activations: AbfpCodes
     bias: npt.NDArray[np.float32]
     noise: npt.NDArray[np.unsignedinteger[Any]] | None
@@ -129,6 +132,7 @@ class AbfpLayer:
         return AbfpOperands(
             tile=self.tile,
             weights=self.weights[group],
+            inputs=columns,
             activations=codes,
             bias=bias,
             noise=noise,

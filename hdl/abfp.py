@@ -2,20 +2,55 @@
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
 from golden.spec import check_int
-from hdl.abfp_tile import AbsMax, DotTile, NoiseSource, RowStore, TileOutput
-from hdl.abfp_units import GAIN_WIDTH, AbfpQuantiser, AbfpReciprocal, check_tile, label
+from hdl.abfp_arithmetic import tile_latency
+from hdl.abfp_control import (
+    COUNTER_WIDTH,
+    LoadSelect,
+    RowTurns,
+    TileStatus,
+    VectorBuffer,
+    WordSchedule,
+    count_bits,
+)
+from hdl.abfp_output import TileOutput, row_distance
+from hdl.abfp_tile import AbsMax, DotTile, NoiseSource, RowStore
+from hdl.abfp_units import GAIN_WIDTH, AbfpQuantiser, check_flag, check_tile, label
 from hdl.hierarchy import place
 
-__all__ = ["AbfpTile"]
+__all__ = ["AbfpDatapath", "AbfpTile"]
 
-#: Bits of the counter of saturated conversions.
-COUNTER_WIDTH = 32
+
+class AbfpDatapath:
+    """Sizes of a tile, for those who ask other number systems for their arithmetic.
+
+    Parameters
+    ----------
+    spec : AbfpTileSpec
+        Number formats and the tile width n.
+    length : int
+        Elements of the longest dot product, at least 1.
+    """
+
+    def __init__(self, spec: AbfpTileSpec, length: int):
+        self.spec = check_tile(spec)
+        check_int("length", length, 1, None)
+        self.length = length
+
+    def tile(self, rows: int, lanes: int, pipelined: bool) -> "AbfpTile":
+        """Tile with room for the longest dot product; a whole vector in a cycle is the most."""
+        return AbfpTile(
+            self.spec,
+            rows=rows,
+            lanes=min(lanes, self.spec.tile),
+            max_tiles=self.spec.tiles(self.length),
+            pipelined=pipelined,
+        )
 
 
 class AbfpTile(wiring.Component):
@@ -23,8 +58,11 @@ class AbfpTile(wiring.Component):
 
     A vector of n elements is kept while its largest magnitude is found, quantised on the way to
     the rows, and multiplied there.  The rows then share one ADC, rescaler and adder, a row a
-    cycle.  Three vectors are under way at a time: one comes in, one is multiplied, one converted;
-    each takes ``max(n / lanes, rows)`` cycles.
+    cycle.  Vectors come in, are multiplied and are converted at the same time, each in
+    :attr:`interval` cycles.  That is as many as a vector has words or the tile has rows, whichever
+    is more; with very few rows, as many as it takes until a row's sum can be added to again.
+
+    This module holds wires only: units and memories stand side by side in it.
 
     Parameters
     ----------
@@ -36,6 +74,8 @@ class AbfpTile(wiring.Component):
         Elements of a cycle, a power of two, at most n.
     max_tiles : int
         Tiles in the longest dot product, at least 1.
+    pipelined : bool
+        Whether units have as many registers as they can, for short clock periods.
 
     Members
     -------
@@ -44,7 +84,10 @@ class AbfpTile(wiring.Component):
     o : Out(stream.Signature({"result", "last"}))
         Results as bfloat16, row by row; ``last`` is with the last row.
     gain : In(3)
-        log2 G, 0 to 4.  Like ``last_tile`` and the loads, it may change between products only.
+        log2 G, 0 to 4.  Like ``relu``, ``last_tile`` and the loads, it may change between products
+        only.
+    relu : In(1)
+        Replace negative results by zero.
     last_tile : In
         Tiles of a product, less one.
     load_row, load_address : In
@@ -82,6 +125,7 @@ class AbfpTile(wiring.Component):
     i: stream.Interface
     o: stream.Interface
     gain: Signal
+    relu: Signal
     last_tile: Signal
     load_row: Signal
     load_address: Signal
@@ -101,7 +145,15 @@ class AbfpTile(wiring.Component):
     bad_input: Signal
     clear: Signal
 
-    def __init__(self, spec: AbfpTileSpec, *, rows: int, lanes: int, max_tiles: int):
+    def __init__(
+        self,
+        spec: AbfpTileSpec,
+        *,
+        rows: int,
+        lanes: int,
+        max_tiles: int,
+        pipelined: bool = False,
+    ):
         self.spec = check_tile(spec)
         check_int("rows", rows, 1, None)
         check_int("lanes", lanes, 1, spec.tile)
@@ -111,21 +163,33 @@ class AbfpTile(wiring.Component):
         self.rows = rows
         self.lanes = lanes
         self.max_tiles = max_tiles
+        self.pipelined = check_flag("pipelined", pipelined)
         #: Words of a vector.
         self.beats = spec.tile // lanes
-        self.row_bits = max((rows - 1).bit_length(), 1)
-        self.tile_bits = max((max_tiles - 1).bit_length(), 1)
-        self.address_bits = max((max_tiles * self.beats - 1).bit_length(), 1)
-        self.throughput = f"a vector of {spec.tile} in {max(self.beats, rows)} cycles"
-        self.module_name = f"abfp_tile_{label(spec)}_rows{rows}_l{lanes}_t{max_tiles}"
+        self.row_bits = count_bits(rows)
+        quantiser = AbfpQuantiser.EXP_CUTS if spec.exp_only else AbfpQuantiser.CUTS
+        self.quantiser_latency = tile_latency(quantiser, pipelined)
+        self.dot_latency = (max if pipelined else min)(DotTile.CUTS)
+        #: Cycles of a vector at the converter, and of a vector in all.
+        self.slots = max(rows, row_distance(pipelined))
+        self.interval = max(self.beats, self.slots)
+        # A place is taken while words come in, while the scale is found, and while words go out.
+        settle = len(AbsMax.cuts(lanes, pipelined)) + 1
+        self.places = max(2, -(-(2 * self.beats + settle) // self.interval))
+        self.throughput = f"a vector of {spec.tile} in {self.interval} cycles"
+        self.module_name = (
+            f"abfp_tile_{label(spec)}_rows{rows}_l{lanes}_t{max_tiles}"
+            f"{'_pipelined' if pipelined else ''}"
+        )
         result = data.StructLayout({"result": 16, "last": 1})
         members: dict[str, Any] = {
             "i": In(stream.Signature(data.ArrayLayout(16, lanes))),
             "o": Out(stream.Signature(result)),
             "gain": In(GAIN_WIDTH),
-            "last_tile": In(self.tile_bits),
+            "relu": In(1),
+            "last_tile": In(count_bits(max_tiles)),
             "load_row": In(self.row_bits),
-            "load_address": In(self.address_bits),
+            "load_address": In(count_bits(max_tiles * self.beats)),
             "load_codes_en": In(1),
             "load_codes": In(data.ArrayLayout(signed(spec.weight_bits), lanes)),
             "load_scale_en": In(1),
@@ -149,209 +213,160 @@ class AbfpTile(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        spec = self.spec
-        beat_bits = (self.beats - 1).bit_length()
+        vectors = self._place_vectors(m, platform)
+        quantisers = self._place_quantisers(m, platform, vectors)
+        schedule = self._place_schedule(m, platform, vectors)
+        rows = self._place_rows(m, platform, schedule, quantisers)
+        turns = self._place_turns(m, platform, schedule, rows)
+        output = self._place_output(m, platform, turns)
+        for unit in (vectors, schedule, *quantisers, *rows):
+            m.d.comb += unit.move.eq(turns.move)
 
-        # Vectors come in: two places, each with the largest magnitude of its vector.
-        places = place(m, "vectors", RowStore(16 * self.lanes, 2 * self.beats), platform)
-        abs_max = place(m, "abs_max", AbsMax(self.lanes, spec.exp_only), platform)
-        full = Signal(2)
-        scale_width = abs_max.width
-        scales = Array(Signal(scale_width, name=f"scale_{index}") for index in range(2))
-        running = Signal(scale_width)
-        fill_beat = Signal(beat_bits)
-        fill_place = Signal()
-        fill = Signal()
-        is_filled = Signal()
+        status = place(m, "status", TileStatus(), platform)
         m.d.comb += [
-            self.i.ready.eq(~full.bit_select(fill_place, 1)),
-            fill.eq(self.i.valid & self.i.ready),
-            is_filled.eq(fill & (fill_beat == self.beats - 1)),
-            abs_max.previous.eq(Mux(fill_beat == 0, 0, running)),
-            places.write_en.eq(fill),
-            places.write_address.eq(Cat(fill_beat, fill_place)),
-            places.write_value.eq(self.i.p),
+            status.saturated.eq(output.saturated),
+            status.converted.eq(output.converted),
+            status.move.eq(output.move),
+            status.bad.eq(vectors.bad),
+            status.clear.eq(self.clear),
+            self.saturations.eq(status.saturations),
+            self.bad_input.eq(status.bad_input),
         ]
-        for lane in range(self.lanes):
-            m.d.comb += abs_max.magnitudes[lane].eq(self.i.p[lane][15 - scale_width : 15])
-        with m.If(fill):
-            m.d.sync += [fill_beat.eq(fill_beat + 1), running.eq(abs_max.largest)]
-        with m.If(is_filled):
-            m.d.sync += [
-                fill_place.eq(~fill_place),
-                scales[fill_place].eq(abs_max.largest),
-            ]
+        return m
 
-        # They go out again: read, quantised, multiplied, summed; all move together, or wait until
-        # the sums of the vector before have been converted.
-        move = Signal()
-        read_beat = Signal(beat_bits)
-        read_place = Signal()
-        read = Signal()
-        is_read = Signal()
-        m.d.comb += [
-            read.eq(move & full.bit_select(read_place, 1)),
-            is_read.eq(read & (read_beat == self.beats - 1)),
-            places.read_en.eq(read),
-            places.read_address.eq(Cat(read_beat, read_place)),
-        ]
-        with m.If(read):
-            m.d.sync += read_beat.eq(read_beat + 1)
-        with m.If(is_read):
-            m.d.sync += read_place.eq(~read_place)
-        for index in range(2):
-            with m.If(is_filled & (fill_place == index)):
-                m.d.sync += full[index].eq(1)
-            with m.Elif(is_read & (read_place == index)):
-                m.d.sync += full[index].eq(0)
-
-        element_valid, element_first, element_last = (
-            Signal(name=f"element_{name}") for name in ("valid", "first", "last")
+    def _place_vectors(self, m: Module, platform: Any) -> Any:
+        """Vectors come in, and wait for their scale."""
+        vectors = place(
+            m,
+            "vectors",
+            VectorBuffer(self.spec, self.lanes, self.places, self.pipelined),
+            platform,
         )
-        element_scale = Signal(scale_width)
-        exponent = element_scale[-8:]
-        address = Signal(self.address_bits)
-        tile = Signal(self.tile_bits)
-        is_final = Signal()
-        step = Signal()
-        m.d.comb += [is_final.eq(tile == self.last_tile), step.eq(move & element_valid)]
-        with m.If(move):
-            m.d.sync += [
-                element_valid.eq(read),
-                element_first.eq(read_beat == 0),
-                element_last.eq(read_beat == self.beats - 1),
-            ]
-        with m.If(read):
-            m.d.sync += element_scale.eq(scales[read_place])
-        with m.If(step):
-            m.d.sync += address.eq(address + 1)
-            with m.If(element_last):
-                m.d.sync += tile.eq(tile + 1)
-                with m.If(is_final):
-                    m.d.sync += [tile.eq(0), address.eq(0)]
+        self.store = place(
+            m, "store", RowStore(16 * self.lanes, self.places * self.beats), platform
+        )
+        m.d.comb += [
+            vectors.i_valid.eq(self.i.valid),
+            self.i.ready.eq(vectors.i_ready),
+            *(
+                vectors.magnitudes[lane].eq(self.i.p[lane][15 - len(vectors.scale) : 15])
+                for lane in range(self.lanes)
+            ),
+            self.store.write_en.eq(vectors.write_en),
+            self.store.write_address.eq(vectors.write_address),
+            self.store.write_value.eq(self.i.payload),
+            self.store.read_en.eq(vectors.read_en),
+            self.store.read_address.eq(vectors.read_address),
+        ]
+        return vectors
 
-        codes = Signal(data.ArrayLayout(signed(spec.activation_bits), self.lanes))
-        if not spec.exp_only:
-            reciprocal = place(m, "reciprocal", AbfpReciprocal(spec.activation_bits), platform)
-            m.d.comb += reciprocal.fraction.eq(element_scale[:7])
-        elements = Signal(data.ArrayLayout(16, self.lanes))
-        m.d.comb += elements.eq(places.value)
+    def _place_quantisers(self, m: Module, platform: Any, vectors: Any) -> list[Any]:
+        """They go out again, and become codes."""
+        spec = self.spec
+        quantisers = []
         for lane in range(self.lanes):
             quantiser = place(
-                m, f"quantiser_{lane}", AbfpQuantiser(spec.activation_bits, spec.exp_only), platform
+                m,
+                f"quantiser_{lane}",
+                AbfpQuantiser(spec.activation_bits, spec.exp_only, self.quantiser_latency),
+                platform,
             )
             m.d.comb += [
-                quantiser.element.eq(elements[lane]),
-                quantiser.exponent.eq(exponent),
+                quantiser.valid.eq(vectors.valid),
+                quantiser.element.eq(self.store.value.word_select(lane, 16)),
+                quantiser.exponent.eq(vectors.scale[-8:]),
             ]
             if not spec.exp_only:
-                m.d.comb += quantiser.reciprocal.eq(reciprocal.reciprocal)
-            with m.If(step):
-                m.d.sync += codes[lane].eq(quantiser.code)
+                m.d.comb += quantiser.reciprocal.eq(vectors.reciprocal)
+            quantisers.append(quantiser)
+        return quantisers
 
-        scale: Any = element_scale
-        if spec.exp_only:
-            scale = Mux(exponent == 0, 0, exponent + 1)[:8]
-        code_valid, code_first, code_last = (
-            Signal(name=f"code_{name}") for name in ("valid", "first", "last")
+    def _place_schedule(self, m: Module, platform: Any, vectors: Any) -> Any:
+        schedule = WordSchedule(
+            self.spec,
+            self.max_tiles * self.beats,
+            self.max_tiles,
+            self.quantiser_latency,
+            self.dot_latency,
         )
-        code_scale = Signal(len(scale))
-        code_tile = Signal(self.tile_bits)
-        code_final = Signal()
-        with m.If(move):
-            m.d.sync += [
-                code_valid.eq(element_valid),
-                code_first.eq(element_first),
-                code_last.eq(element_last),
-                code_scale.eq(scale),
-                code_tile.eq(tile),
-                code_final.eq(is_final),
-            ]
+        place(m, "schedule", schedule, platform)
+        m.d.comb += [
+            schedule.valid.eq(vectors.valid),
+            schedule.first.eq(vectors.first),
+            schedule.last.eq(vectors.last),
+            schedule.scale.eq(vectors.scale),
+            schedule.last_tile.eq(self.last_tile),
+        ]
+        return schedule
 
-        take = Signal()
-        sums = Array(Signal(signed(spec.sum_bits), name=f"sum_{row}") for row in range(self.rows))
+    def _place_rows(
+        self, m: Module, platform: Any, schedule: Any, quantisers: list[Any]
+    ) -> list[Any]:
+        """Codes meet the weights of each row."""
+        spec = self.spec
+        select = place(m, "load_select", LoadSelect(self.rows), platform)
+        m.d.comb += [select.enable.eq(self.load_codes_en), select.row.eq(self.load_row)]
+        rows = []
         for row in range(self.rows):
             weights = RowStore(spec.weight_bits * self.lanes, self.max_tiles * self.beats)
             place(m, f"weights_{row}", weights, platform)
-            dot = place(m, f"dot_{row}", DotTile(spec, self.lanes), platform)
+            dot = place(m, f"dot_{row}", DotTile(spec, self.lanes, self.pipelined), platform)
             m.d.comb += [
-                weights.read_en.eq(step),
-                weights.read_address.eq(address),
-                weights.write_en.eq(self.load_codes_en & (self.load_row == row)),
+                weights.read_en.eq(schedule.read_en),
+                weights.read_address.eq(schedule.address),
+                weights.write_en.eq(select.selected[row]),
                 weights.write_address.eq(self.load_address),
                 weights.write_value.eq(self.load_codes),
                 dot.weights.eq(weights.value),
-                dot.activations.eq(codes),
-                dot.enable.eq(move & code_valid),
-                dot.first.eq(code_first),
+                *(dot.activations[lane].eq(unit.code) for lane, unit in enumerate(quantisers)),
+                dot.valid.eq(schedule.code_valid),
+                dot.first.eq(schedule.code_first),
             ]
-            with m.If(take):
-                m.d.sync += sums[row].eq(dot.total)
+            rows.append(dot)
+        return rows
 
-        done = Signal()
-        done_scale = Signal.like(code_scale)
-        done_tile = Signal(self.tile_bits)
-        done_final = Signal()
-        with m.If(move):
-            m.d.sync += [
-                done.eq(code_valid & code_last),
-                done_scale.eq(code_scale),
-                done_tile.eq(code_tile),
-                done_final.eq(code_final),
-            ]
-
-        # Finished sums wait here to be converted, row after row.
-        output = place(m, "output", TileOutput(spec, self.rows), platform)
-        sums_valid = Signal()
-        sums_scale = Signal.like(code_scale)
-        sums_tile = Signal(self.tile_bits)
-        sums_final = Signal()
-        row_index = Signal(self.row_bits)
-        convert = Signal()
-        is_converted = Signal()
+    def _place_turns(self, m: Module, platform: Any, schedule: Any, rows: list[Any]) -> Any:
+        """Dot products wait for their turn to be converted."""
+        turns = place(
+            m, "turns", RowTurns(self.spec, self.rows, self.slots, self.max_tiles), platform
+        )
         m.d.comb += [
-            convert.eq(output.move & sums_valid),
-            is_converted.eq(convert & (row_index == self.rows - 1)),
-            take.eq(done & (~sums_valid | is_converted)),
-            move.eq(~done | take),
+            getattr(turns, name).eq(getattr(schedule, name))
+            for name in ("done", "done_scale", "done_tile", "done_first", "done_final")
         ]
-        with m.If(take):
-            m.d.sync += [
-                sums_valid.eq(1),
-                sums_scale.eq(done_scale),
-                sums_tile.eq(done_tile),
-                sums_final.eq(done_final),
-            ]
-        with m.Elif(is_converted):
-            m.d.sync += sums_valid.eq(0)
-        with m.If(is_converted):
-            m.d.sync += row_index.eq(0)
-        with m.Elif(convert):
-            m.d.sync += row_index.eq(row_index + 1)
+        for row, dot in enumerate(rows):
+            m.d.comb += [dot.take.eq(turns.take), turns.sums[row].eq(dot.sum)]
+        return turns
 
-        weight_scales = RowStore(len(self.load_scale), self.max_tiles << self.row_bits)
-        place(m, "weight_scales", weight_scales, platform)
+    def _place_output(self, m: Module, platform: Any, turns: Any) -> Any:
+        """They become results."""
+        spec = self.spec
+        output = place(
+            m, "output", TileOutput(spec, self.rows, self.max_tiles, self.pipelined), platform
+        )
+        scales = RowStore(len(self.load_scale), self.max_tiles << self.row_bits)
+        place(m, "weight_scales", scales, platform)
         biases = place(m, "biases", RowStore(32, self.rows), platform)
         m.d.comb += [
-            weight_scales.read_en.eq(output.move),
-            weight_scales.read_address.eq(Cat(row_index, sums_tile)),
-            weight_scales.write_en.eq(self.load_scale_en),
-            weight_scales.write_address.eq(Cat(self.load_row, self.load_address)),
-            weight_scales.write_value.eq(self.load_scale),
+            *(
+                getattr(output, name).eq(getattr(turns, name))
+                for name in ("valid", "total", "row", "scale", "tile", "first", "final")
+            ),
+            turns.convert.eq(output.move),
+            scales.read_en.eq(output.move),
+            scales.read_address.eq(Cat(output.scale_row, output.scale_tile)),
+            scales.write_en.eq(self.load_scale_en),
+            scales.write_address.eq(Cat(self.load_row, self.load_address)),
+            scales.write_value.eq(self.load_scale),
+            output.weight_scale.eq(scales.value),
             biases.read_en.eq(output.move),
             biases.read_address.eq(output.bias_row),
             biases.write_en.eq(self.load_bias_en),
             biases.write_address.eq(self.load_row),
             biases.write_value.eq(self.load_bias),
-            output.total.eq(sums[row_index]),
-            output.row.eq(row_index),
-            output.first.eq(sums_tile == 0),
-            output.final.eq(sums_final),
-            output.activation_scale.eq(sums_scale),
-            output.valid.eq(sums_valid),
-            output.weight_scale.eq(weight_scales.value),
             output.bias.eq(biases.value),
             output.gain.eq(self.gain),
+            output.relu.eq(self.relu),
             self.o.valid.eq(output.o_valid),
             self.o.p.result.eq(output.o_result),
             self.o.p.last.eq(output.o_last),
@@ -362,17 +377,11 @@ class AbfpTile(wiring.Component):
             m.d.comb += [
                 source.seed.eq(self.seed),
                 source.load.eq(self.load_seed),
-                source.step.eq(convert),
-                output.noise.eq(Mux(self.noise_external, self.noise, source.word)),
+                source.step.eq(turns.step),
+                source.external.eq(self.noise_external),
+                source.given.eq(self.noise),
+                output.noise.eq(source.word),
                 output.noise_enable.eq(self.noise_enable),
-                self.noise_step.eq(convert),
+                self.noise_step.eq(turns.step),
             ]
-
-        with m.If(self.clear):
-            m.d.sync += [self.saturations.eq(0), self.bad_input.eq(0)]
-        with m.Else():
-            with m.If(output.saturated):
-                m.d.sync += self.saturations.eq(self.saturations + 1)
-            with m.If(fill & abs_max.bad):
-                m.d.sync += self.bad_input.eq(1)
-        return m
+        return output

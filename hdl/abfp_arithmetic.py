@@ -1,10 +1,104 @@
 """Steps that the units of the ABFP tile have in common."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib.wiring import In, Out
 
-__all__ = ["divider", "normalised", "shifted_right"]
+from hdl.pipeline import Stages
+
+__all__ = [
+    "Flow",
+    "checked_cuts",
+    "delayed",
+    "divider",
+    "flow_ports",
+    "normalised",
+    "shifted_right",
+    "tile_latency",
+]
+
+
+class Flow(Stages):
+    """Places for registers in a unit that gets something valid now and then.
+
+    What is not valid does not enter them, so that nothing toggles behind a pause.
+
+    Parameters
+    ----------
+    m : Module
+        Gets the registers.
+    unit : Component
+        With the ports of :func:`flow_ports`.
+    places : mapping of int to sequence of str
+        Names of the places that have registers, by latency, in the order in which they are passed.
+    """
+
+    def __init__(self, m: Module, unit: Any, places: Mapping[int, Sequence[str]]):
+        cuts = places[unit.latency]
+        by_latency: Any = {unit.latency: cuts}
+        super().__init__(m, unit, by_latency)
+        # Of each place: when its registers load.
+        self._moves: dict[str, Value] = {}
+        valid: Value = unit.valid if cuts else Const(1)
+        for place in cuts:
+            self._moves[place] = unit.move & valid
+            here = unit.o_valid if place == cuts[-1] else Signal(name=f"{place}_valid")
+            with m.If(unit.move):
+                m.d.sync += here.eq(valid)
+            valid = here
+
+    def loads(self, place: str) -> Value:
+        """Whether something valid comes to ``place``, which has registers, and may go on."""
+        return self._moves[place]
+
+    def cut(self, place: str, **values: Any) -> tuple[Any, ...]:
+        """Give back ``values``, from registers if ``place`` has them."""
+        self.move = self._moves.get(place)
+        # What never changes needs no register.
+        held = {name: value for name, value in values.items() if not isinstance(value, Const)}
+        registers = dict(zip(held, super().cut(place, **held), strict=True))
+        return tuple(registers.get(name, value) for name, value in values.items())
+
+
+def flow_ports(latency: int) -> dict[str, Any]:
+    """Ports of a unit with so many registers from its inputs to its outputs.
+
+    ``move`` lets everything advance; ``valid`` says whether there is something at the inputs, and
+    ``o_valid`` whether there is at the outputs.  None if it is combinational.
+    """
+    return {"move": In(1), "valid": In(1), "o_valid": Out(1)} if latency else {}
+
+
+def checked_cuts(cuts: Mapping[int, Sequence[str]], latency: int) -> Sequence[str]:
+    """Places that have registers for a latency.
+
+    Raises
+    ------
+    ValueError
+        If a unit cannot have that latency.
+    """
+    if latency not in cuts:
+        raise ValueError(f"latency must be one of {', '.join(map(str, cuts))}, not {latency!r}")
+    return cuts[latency]
+
+
+def tile_latency(cuts: Mapping[int, Sequence[str]], pipelined: bool) -> int:
+    """Latency of a unit in a tile: of those that it can have, the shortest or the longest."""
+    _, plain, longest = sorted(cuts)
+    return longest if pipelined else plain
+
+
+def delayed(m: Module, move: Value, value: Value, cycles: int, name: str) -> Value:
+    """Return ``value`` as it was some moves ago; with no valid value it may be anything."""
+    for cycle in range(cycles):
+        register = Signal.like(value, name=f"{name}_{cycle + 1}_ago", reset_less=True)
+        with m.If(move):
+            m.d.sync += register.eq(value)
+        value = register
+    return value
 
 
 def divider(divisor: int, limit: int) -> tuple[int, int]:
@@ -32,14 +126,17 @@ def divider(divisor: int, limit: int) -> tuple[int, int]:
     raise AssertionError("count() has no end")
 
 
-def normalised(m: Module, value: Value, name: str) -> tuple[Value, Value]:
+def normalised(
+    m: Module, value: Value, name: str, stages: Iterable[int] | None = None
+) -> tuple[Value, Value]:
     """Shift leading zeros out of ``value``; also how many there were.
 
-    Of a value of zero the number of zeros has no meaning.
+    Of a value of zero the number of zeros has no meaning.  ``stages`` are the bits of that number
+    to find, from the highest to the lowest; all by default.
     """
     width = len(value)
     counts: list[Value] = []
-    for stage in reversed(range((width - 1).bit_length())):
+    for stage in reversed(range((width - 1).bit_length())) if stages is None else stages:
         step = 1 << stage
         empty = Signal(name=f"{name}_top_{step}_empty")
         shifted = Signal(width, name=f"{name}_after_{step}")

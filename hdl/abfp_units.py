@@ -1,4 +1,4 @@
-"""Combinational units of the ABFP tile: quantiser, ADC and rescaler.
+"""Arithmetic of the ABFP tile: quantiser, ADC and rescaler, combinational or pipelined.
 
 spec/abfp.md, sections 6, 7 and 9; :mod:`golden.abfp` and :mod:`golden.abfp_tile` define the
 results.  Numbers are bfloat16 without subnormals; an exponent field of 0 or 255 reads as zero.
@@ -13,7 +13,14 @@ from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
 from golden.spec import check_int
-from hdl.abfp_arithmetic import divider, normalised, shifted_right
+from hdl.abfp_arithmetic import (
+    Flow,
+    checked_cuts,
+    divider,
+    flow_ports,
+    normalised,
+    shifted_right,
+)
 
 __all__ = [
     "GAIN_WIDTH",
@@ -114,7 +121,7 @@ class AbfpReciprocal(wiring.Component):
 
 
 class AbfpQuantiser(wiring.Component):
-    """Combinational quantiser: code RNE(L * v / s) of one element (section 7, step 2).
+    """Quantiser: code RNE(L * v / s) of one element (section 7, step 2).
 
     Parameters
     ----------
@@ -123,6 +130,9 @@ class AbfpQuantiser(wiring.Component):
     exp_only : bool
         Whether the scale is a power of two; the code is then RNE(v / s * 2**(bits - 1)), clamped
         to -L .. L (section 9).
+    latency : int
+        Registers from element to code: 0 if combinational; 2, or 5 for short clock periods; with
+        ``exp_only`` 1, or 3.
 
     Members
     -------
@@ -133,25 +143,38 @@ class AbfpQuantiser(wiring.Component):
     reciprocal : In(bits + 9)
         Of the significand of the scale, from :class:`AbfpReciprocal`; absent with ``exp_only``.
     code : Out(signed(bits))
+    move, valid, o_valid
+        See :func:`hdl.abfp_arithmetic.flow_ports`; absent if combinational.
 
     Raises
     ------
     TypeError
         If a parameter is of another type.
     ValueError
-        If ``bits`` is out of range.
+        If one is out of range.
     """
+
+    #: Places that have registers, by latency.
+    CUTS = {
+        0: (),
+        2: ("quotient", "code"),
+        5: ("element", "parts", "quotient", "aligned", "code"),
+    }
+    EXP_CUTS = {0: (), 1: ("code",), 3: ("element", "aligned", "code")}
 
     element: Signal
     exponent: Signal
     reciprocal: Signal
     code: Signal
 
-    def __init__(self, bits: int, exp_only: bool = False):
+    def __init__(self, bits: int, exp_only: bool = False, latency: int = 0):
         check_int("bits", bits, 2, 8)
         self.bits = bits
         self.exp_only = check_flag("exp_only", exp_only)
-        self.module_name = f"abfp_quantiser_b{bits}{'_exp' if exp_only else ''}"
+        self._cuts = self.EXP_CUTS if exp_only else self.CUTS
+        checked_cuts(self._cuts, latency)
+        self.latency = latency
+        self.module_name = f"abfp_quantiser_b{bits}{'_exp' if exp_only else ''}_d{latency}"
         members: dict[str, Any] = {
             "element": In(16),
             "exponent": In(8),
@@ -159,13 +182,23 @@ class AbfpQuantiser(wiring.Component):
         }
         if not exp_only:
             members["reciprocal"] = In(reciprocal_width(bits))
-        super().__init__(members)
+        super().__init__(members | flow_ports(latency))
 
     def elaborate(self, platform):
         m = Module()
+        flow = Flow(m, self, self._cuts)
         bits = self.bits
-        field = self.element[7:15]
-        significand = Cat(self.element[:7], Const(1, 1))
+        element, exponent = flow.cut("element", element=self.element, exponent=self.exponent)
+        field = element[7:15]
+        significand = Cat(element[:7], Const(1, 1))
+        distance = Signal(8)
+        is_zero = Signal()
+        m.d.comb += [
+            distance.eq(exponent - field),
+            is_zero.eq((field == 0) | field.all() | distance[4:].any()),
+        ]
+        steps: Value = distance[:4]
+        negative: Value = element[15]
 
         # The quotient by the largest significand there is, with 9 fraction bits.
         quotient = Signal(bits + 9)
@@ -173,36 +206,53 @@ class AbfpQuantiser(wiring.Component):
             m.d.comb += quotient.eq(significand << bits)
         else:
             # Rounded up by as much as the reciprocal was: cut off, a tie is a tie again.
-            m.d.comb += quotient.eq((significand * self.reciprocal) >> UNCERTAIN)
+            (reciprocal,) = flow.cut("element", reciprocal=self.reciprocal)
+            product = flow.multiply("parts", reciprocal, significand, width=4)
+            m.d.comb += quotient.eq(product >> UNCERTAIN)
+        for place in ("parts", "quotient"):
+            steps, is_zero, negative = flow.cut(
+                place, steps=steps, is_zero=is_zero, negative=negative
+            )
+        (value,) = flow.cut("quotient", quotient=quotient)
 
-        distance = Signal(8)
-        m.d.comb += distance.eq(self.exponent - field)
-        aligned, sticky = shifted_right(m, quotient, distance[:4], "aligned")
-        integer = Signal(bits)
-        rounded = Signal(bits)
-        is_zero = Signal()
+        aligned, sticky = shifted_right(m, value, steps, "aligned")
+        # Only a power of two can be so close that the code rounds to more than L.
+        width = bits if self.exp_only else bits - 1
+        is_zero, negative, aligned, sticky = flow.cut(
+            "aligned",
+            is_zero=is_zero,
+            negative=negative,
+            aligned=aligned[: width + 9],
+            sticky=sticky,
+        )
+
+        integer = Signal(width)
+        rounded = Signal(width)
         m.d.comb += [
             integer.eq(aligned[9:]),
             rounded.eq(integer + (aligned[8] & (aligned[:8].any() | sticky | integer[0]))),
-            is_zero.eq((field == 0) | field.all() | distance[4:].any()),
         ]
         magnitude = Signal(bits - 1)
+        m.d.comb += magnitude.eq(rounded)
         if self.exp_only:
-            m.d.comb += magnitude.eq(rounded[: bits - 1] | rounded[-1].replicate(bits - 1))
-        else:
-            m.d.comb += magnitude.eq(rounded)
+            with m.If(rounded[-1]):
+                m.d.comb += magnitude.eq((1 << bits - 1) - 1)
+        code = Signal(signed(bits))
         with m.If(~is_zero):
-            m.d.comb += self.code.eq(Mux(self.element[15], -magnitude, magnitude))
+            m.d.comb += code.eq(Mux(negative, -magnitude, magnitude))
+        m.d.comb += self.code.eq(*flow.cut("code", code=code))
         return m
 
 
 class AbfpConverter(wiring.Component):
-    """Combinational gain and ADC: clamp(RNE(S * G * L_Y / (n * L_W * L_X) + u)) (section 7).
+    """Gain and ADC: clamp(RNE(S * G * L_Y / (n * L_W * L_X) + u)) (section 7).
 
     Parameters
     ----------
     spec : AbfpTileSpec
         Sizes; ``gain`` does not matter.
+    latency : int
+        Registers from dot product to code: 0 if combinational; 2, or 5 for short clock periods.
 
     Members
     -------
@@ -217,12 +267,23 @@ class AbfpConverter(wiring.Component):
     code : Out(signed(adc_bits))
     saturated : Out(1)
         Whether the rounded result was above L_Y in magnitude.
+    move, valid, o_valid
+        See :func:`hdl.abfp_arithmetic.flow_ports`; absent if combinational.
 
     Raises
     ------
     TypeError
         If ``spec`` is no AbfpTileSpec.
+    ValueError
+        If the latency is another.
     """
+
+    #: Places that have registers, by latency.
+    CUTS = {
+        0: (),
+        2: ("total", "code"),
+        5: ("total", "amplified", "raised", "product", "code"),
+    }
 
     total: Signal
     gain: Signal
@@ -231,9 +292,11 @@ class AbfpConverter(wiring.Component):
     code: Signal
     saturated: Signal
 
-    def __init__(self, spec: AbfpTileSpec):
+    def __init__(self, spec: AbfpTileSpec, latency: int = 0):
         self.spec = check_tile(spec)
-        self.module_name = f"abfp_converter_{label(spec)}"
+        checked_cuts(self.CUTS, latency)
+        self.latency = latency
+        self.module_name = f"abfp_converter_{label(spec)}_d{latency}"
         members: dict[str, Any] = {
             "total": In(signed(spec.sum_bits)),
             "gain": In(GAIN_WIDTH),
@@ -242,7 +305,7 @@ class AbfpConverter(wiring.Component):
         }
         if spec.noise_bits:
             members |= {"noise": In(spec.noise_bits), "noise_enable": In(1)}
-        super().__init__(members)
+        super().__init__(members | flow_ports(latency))
 
     def _ratio(self) -> tuple[int, int, int, int]:
         """Numerator, modulus, and shifts of both: the quotient is an ADC code in units of S * G."""
@@ -260,60 +323,77 @@ class AbfpConverter(wiring.Component):
         spec = self.spec
         numerator, modulus, left, right = self._ratio()
         half_bits = spec.noise_bits + 1
-
-        negative = self.total[-1]
+        flow = Flow(m, self, self.CUTS)
+        (total,) = flow.cut("total", total=self.total)
+        negative: Value = total[-1]
         magnitude = Signal(spec.sum_bits - 1)
-        m.d.comb += magnitude.eq(Mux(negative, -self.total, self.total))
+        m.d.comb += magnitude.eq(Mux(negative, -total, total))
         amplified: Value = magnitude
-        width = spec.sum_bits - 1
         for stage, step in enumerate((1, 2, 4)):
             shifted = Signal(spec.sum_bits - 1 + min(2 * step - 1, 4), name=f"amplified_{step}")
             m.d.comb += shifted.eq(Mux(self.gain[stage], amplified << step, amplified))
             amplified = shifted
-            width = len(shifted)
 
         # Noise goes from -1/2 to 1/2, so that with the half that rounds it is never negative.  It
         # changes its sign with the dot product, to be added to its magnitude.
         half: Value = Const(1, 1)
         if spec.noise_bits:
-            word = self.noise ^ negative.replicate(spec.noise_bits)
-            half = Signal(half_bits)
-            m.d.comb += half.eq(Mux(self.noise_enable, Cat(1, word), 1 << spec.noise_bits))
-        width += numerator.bit_length() + left + half_bits
+            noise, enable = flow.cut("total", noise=self.noise, enable=self.noise_enable)
+            word = noise ^ negative.replicate(spec.noise_bits)
+            noisy = Signal(half_bits)
+            m.d.comb += noisy.eq(Mux(enable, Cat(1, word), 1 << spec.noise_bits))
+            (half,) = flow.cut("amplified", half=noisy)
+        negative, amplified = flow.cut("amplified", negative=negative, value=amplified)
+
+        width = len(amplified) + numerator.bit_length() + left + half_bits
         width = max(width, half_bits + modulus.bit_length() + right) + 1
         raised = Signal(width)
         m.d.comb += raised.eq(
             ((amplified * numerator) << (left + half_bits)) + ((half * modulus) << right)
         )
+        negative, value = flow.cut("raised", negative=negative, value=raised)
 
         # Up to the first saturated one, by a multiplication.
         end = (spec.adc_limit + 1) * modulus
-        steps = raised[right + half_bits :]
-        mult, shift = divider(modulus, end - 1)
-        product = Signal((end - 1).bit_length() + mult.bit_length())
+        steps = value[right + half_bits :]
+        mult, shift = divider(modulus, end - 1) if modulus > 1 else (1, 0)
+        product = Signal(shift + spec.adc_bits - 1)
+        m.d.comb += product.eq(steps[: (end - 1).bit_length()] * mult)
+        negative, scaled, whole, above = flow.cut(
+            "product",
+            negative=negative,
+            value=product,
+            is_whole=value[: right + half_bits] == 0,
+            above=steps >= end,
+        )
+
         quotient = Signal(spec.adc_bits - 1)
         is_tie = Signal()
         result = Signal(spec.adc_bits - 1)
         m.d.comb += [
-            product.eq(steps[: (end - 1).bit_length()] * mult),
-            quotient.eq(product[shift:]),
-            is_tie.eq((raised[: right + half_bits] == 0) & (product[:shift] < mult)),
-            self.saturated.eq(steps >= end),
+            quotient.eq(scaled[shift:]),
+            is_tie.eq(whole & (scaled[:shift] < mult)),
             result.eq(Cat(quotient[0] & ~is_tie, quotient[1:])),
         ]
-        with m.If(self.saturated):
+        with m.If(above):
             m.d.comb += result.eq(spec.adc_limit)
-        m.d.comb += self.code.eq(Mux(negative, -result, result))
+        code = Signal(signed(spec.adc_bits))
+        m.d.comb += code.eq(Mux(negative, -result, result))
+        code_out, saturated = flow.cut("code", code=code, saturated=above)
+        m.d.comb += [self.code.eq(code_out), self.saturated.eq(saturated)]
         return m
 
 
 class AbfpRescaler(wiring.Component):
-    """Combinational rescaling of an ADC code to a bfloat16 (Eq 7; section 7, step 6).
+    """Rescaling of an ADC code to a bfloat16 (Eq 7; section 7, step 6).
 
     Parameters
     ----------
     spec : AbfpTileSpec
         Sizes; ``gain`` does not matter.
+    latency : int
+        Registers from code to partial result: 0 if combinational; 3, or 10 for short clock
+        periods; with ``exp_only`` 2, or 4.
 
     Members
     -------
@@ -325,12 +405,27 @@ class AbfpRescaler(wiring.Component):
         log2 G, 0 to 4.
     partial : Out(16)
         k * s_w * s_x * n / (L_Y * G), rounded once, after the rules of range.
+    move, valid, o_valid
+        See :func:`hdl.abfp_arithmetic.flow_ports`; absent if combinational.
 
     Raises
     ------
     TypeError
         If ``spec`` is no AbfpTileSpec.
+    ValueError
+        If the latency is another.
     """
+
+    #: Places that have registers, by latency.
+    CUTS = {
+        0: (),
+        3: ("scaled", "quotient", "partial"),
+        10: (
+            *("parts", "significands", "scaled_parts", "scaled", "quotient_parts"),
+            *("quotient", "shifted", "top", "rounded", "partial"),
+        ),
+    }
+    EXP_CUTS = {0: (), 2: ("quotient", "partial"), 4: ("quotient", "top", "rounded", "partial")}
 
     code: Signal
     weight_scale: Signal
@@ -338,10 +433,13 @@ class AbfpRescaler(wiring.Component):
     gain: Signal
     partial: Signal
 
-    def __init__(self, spec: AbfpTileSpec):
+    def __init__(self, spec: AbfpTileSpec, latency: int = 0):
         self.spec = check_tile(spec)
+        self._cuts = self.EXP_CUTS if spec.exp_only else self.CUTS
+        checked_cuts(self._cuts, latency)
+        self.latency = latency
         kind = "_exp" if spec.exp_only else ""
-        self.module_name = f"abfp_rescaler_b{spec.adc_bits}_n{spec.tile}{kind}"
+        self.module_name = f"abfp_rescaler_b{spec.adc_bits}_n{spec.tile}{kind}_d{latency}"
         scale = 8 if spec.exp_only else 15
         super().__init__(
             {
@@ -351,66 +449,106 @@ class AbfpRescaler(wiring.Component):
                 "gain": In(GAIN_WIDTH),
                 "partial": Out(16),
             }
+            | flow_ports(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        flow = Flow(m, self, self._cuts)
         tile_exp = spec.tile.bit_length() - 1
         scales = (self.weight_scale, self.activation_scale)
-        negative = self.code[-1]
+        negative: Value = self.code[-1]
         magnitude = Signal(spec.adc_bits - 1)
-        is_zero = Signal()
         m.d.comb += magnitude.eq(Mux(negative, -self.code, self.code))
+        fields = tuple(scale[-8:] for scale in scales)
+        is_zero = Signal()
+        exponent = Signal(signed(11))
 
         quotient: Value
+        sticky: Value = Const(0, 1)
         if spec.exp_only:
-            fields: tuple[Value, ...] = scales
             # Nothing is lost below eight bits.
             quotient = Signal(9)
+            offset = tile_exp - 128
             m.d.comb += [
                 quotient.eq(magnitude << (10 - spec.adc_bits)),
                 is_zero.eq((magnitude == 0) | (fields[0] == 0) | (fields[1] == 0)),
             ]
-            sticky: Value = Const(0, 1)
-            offset = tile_exp - 128
         else:
-            fields = tuple(scale[7:] for scale in scales)
             # At least 258 where it is not zero: a bit lies below the eight that are kept.
             limit = 2 * spec.adc_limit * 255 * 255
             mult, shift = divider(spec.adc_limit, limit)
             significands = Signal(16)
-            doubled = Signal(limit.bit_length())
-            product = Signal(limit.bit_length() + mult.bit_length())
-            quotient = Signal(17)
-            m.d.comb += [
-                significands.eq(Cat(scales[0][:7], 1) * Cat(scales[1][:7], 1)),
-                doubled.eq(Cat(Const(0, 1), magnitude * significands)),
-                product.eq(doubled * mult),
-                quotient.eq(product[shift:]),
-                is_zero.eq(
-                    (magnitude == 0) | Cat((field == 0) | field.all() for field in fields).any()
-                ),
-            ]
-            sticky = product[:shift] >= mult
+            scaled = Signal(limit.bit_length() - 1)
+            product = Signal((limit * mult).bit_length())
             offset = tile_exp - 126
+            code: Value = magnitude
+            m.d.comb += is_zero.eq(
+                (magnitude == 0) | Cat((field == 0) | field.all() for field in fields).any()
+            )
+            m.d.comb += significands.eq(
+                flow.multiply("parts", *(Cat(scale[:7], Const(1, 1)) for scale in scales), width=4)
+            )
+            for place in ("parts", "significands"):
+                (code,) = flow.cut(place, code=code)
+            (both,) = flow.cut("significands", both=significands)
+            m.d.comb += scaled.eq(flow.multiply("scaled_parts", both, code, width=4))
+            (value,) = flow.cut("scaled", value=scaled)
+            # In two halves, which are no longer than the largest of them is.
+            half = mult.bit_length() // 2
+            parts = []
+            for name, factor in (("low", mult % (1 << half)), ("high", mult >> half)):
+                part = Signal((limit * factor).bit_length(), name=f"product_{name}")
+                m.d.comb += part.eq(Cat(Const(0, 1), value) * factor)
+                parts.append(part)
+            low, high = flow.cut("quotient_parts", low=parts[0], high=parts[1])
+            m.d.comb += product.eq(low + high.shift_left(half))
+            quotient = product[shift:][:17]
+            sticky = product[:shift] >= mult
+        m.d.comb += exponent.eq(fields[0] + fields[1] + offset - self.gain)
+        shared: tuple[Any, ...] = (negative, is_zero, exponent)
+        names = ("negative", "is_zero", "exponent")
+        for place in (
+            "parts",
+            "significands",
+            "scaled_parts",
+            "scaled",
+            "quotient_parts",
+            "quotient",
+        ):
+            shared = flow.cut(place, **dict(zip(names, shared, strict=True)))
+        quotient, sticky = flow.cut("quotient", quotient=quotient, sticky=sticky)
 
-        top, zeros = normalised(m, quotient, "quotient")
+        # The number of leading zeros in two steps, from the highest bit of it.
+        bits = (len(quotient) - 1).bit_length()
+        coarse, many = normalised(m, quotient, "quotient", range(bits - 1, 2, -1))
+        coarse, many, sticky = flow.cut("shifted", coarse=coarse, many=many, sticky=sticky)
+        shared = flow.cut("shifted", **dict(zip(names, shared, strict=True)))
+        top, few = normalised(m, coarse, "coarse", range(2, -1, -1))
+        # The leading 1 itself is not needed any more.
+        rest, zeros, sticky = flow.cut("top", rest=top[:-1], zeros=Cat(few, many), sticky=sticky)
+        negative, is_zero, exponent = flow.cut("top", **dict(zip(names, shared, strict=True)))
+
         below = len(quotient) - 8
         round_up = Signal()
-        exponent = Signal(signed(11))
         rounded = Signal(signed(18))
-        field = Signal(signed(11))
         m.d.comb += [
-            round_up.eq(top[below - 1] & (top[: below - 1].any() | sticky | top[below])),
-            exponent.eq(fields[0] + fields[1] + offset - self.gain - zeros),
+            round_up.eq(rest[below - 1] & (rest[: below - 1].any() | sticky | rest[below])),
             # A carry out of the fraction leaves zeros there, and makes the exponent larger.
-            rounded.eq(Cat(top[below:-1], exponent).as_signed() + round_up),
-            field.eq(rounded[7:].as_signed()),
+            rounded.eq(Cat(rest[below:], (exponent - zeros)[:11]).as_signed() + round_up),
         ]
+        negative, is_zero, rounded = flow.cut(
+            "rounded", negative=negative, is_zero=is_zero, rounded=rounded
+        )
+
+        field = Signal(signed(11))
+        partial = Signal(16)
+        m.d.comb += field.eq(rounded[7:])
         with m.If(~is_zero & (field > 0)):
             with m.If(field > 254):
-                m.d.comb += self.partial.eq(Cat(Const(0x7F7F, 15), negative))
+                m.d.comb += partial.eq(Cat(Const(0x7F7F, 15), negative))
             with m.Else():
-                m.d.comb += self.partial.eq(Cat(rounded[:15], negative))
+                m.d.comb += partial.eq(Cat(rounded[:15], negative))
+        m.d.comb += self.partial.eq(*flow.cut("partial", partial=partial))
         return m

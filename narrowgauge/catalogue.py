@@ -16,6 +16,7 @@ from golden.fixed_mac import FixedMacSpec
 from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool_engine import EngineSpec
+from hdl.abfp import AbfpDatapath, AbfpTile
 from hdl.array import SystolicArray
 from hdl.datapath import Datapath
 from hdl.dybit import DybitDatapath
@@ -37,6 +38,7 @@ class Options:
     length: int = 2048
     decoders: str = "edge"
     zero_gating: bool = False
+    lanes: int = 8
     pipelined: bool = False
     carry_save: bool = False
 
@@ -102,7 +104,15 @@ SYSTEMS: dict[str, System] = {
     ),
     "abfp": System(
         title="adaptive block floating point with gain",
-        presets=("abfp8", "abfp8:tile=32", "abfp6", "abfp8:exp_only=yes"),
+        presets=(
+            "abfp8",
+            "abfp8:tile=32",
+            "abfp6",
+            "abfp8:exp_only=yes",
+            "abfp8:tile=8,noise_bits=8",
+        ),
+        units=("tile",),
+        datapath=lambda form, length: AbfpDatapath(form.tile_spec(), length),
     ),
     "weight_pool": System(
         title="bit-serial weight pools",
@@ -270,6 +280,16 @@ def _engine_attributes(engine: WeightPoolEngine) -> dict[str, Any]:
     return {"latency": [spec.latency(bits) for bits in range(1, spec.max_act_bits + 1)]}
 
 
+def _vector_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
+    from narrowgauge.tensors import vector_tensors
+
+    return vector_tensors(spec)
+
+
+def _tile_attributes(tile: AbfpTile) -> dict[str, Any]:
+    return {name: getattr(tile, name) for name in ("rows", "lanes", "max_tiles", "interval")}
+
+
 #: What a number system can be offered as, by the word after the hyphen of a design's name.
 UNITS: dict[str, Unit] = {
     "decoder": Unit(
@@ -325,6 +345,25 @@ UNITS: dict[str, Unit] = {
         build=lambda datapath, options: WeightPoolEngine(datapath.spec),
         attributes=_engine_attributes,
         arrays=_pool_tensors,
+    ),
+    "tile": Unit(
+        description="rows of dot products with shared scales, from bfloat16 through an ADC to "
+        "bfloat16",
+        bench="sim.tb_abfp",
+        build=lambda datapath, options: datapath.tile(
+            options.rows, options.lanes, options.pipelined
+        ),
+        options=("rows", "lanes", "length", "pipelined"),
+        attributes=_tile_attributes,
+        arrays=_vector_tensors,
+        sizes=(
+            Options(rows=4, lanes=8, length=256),
+            Options(rows=3, lanes=2, length=300, pipelined=True),
+            Options(rows=1, lanes=128, length=128),
+            Options(rows=16, lanes=8, length=256),
+        ),
+        gate_sizes=(Options(rows=2, lanes=2, length=16),),
+        gate_spec="abfp8:tile=8,noise_bits=8",
     ),
 }
 

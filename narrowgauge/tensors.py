@@ -4,11 +4,13 @@ Each function is the ``arrays`` of units in :mod:`narrowgauge.catalogue`.
 """
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from golden.abfp import AbfpFormat
 from golden.formats import parse
 from golden.inference import quantise
 from golden.weight_pool import WeightPoolFormat
@@ -16,7 +18,7 @@ from golden.weight_pool_system import PoolOperands
 from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import read
 
-__all__ = ["Arrays", "layer_tensors", "pool_tensors"]
+__all__ = ["Arrays", "layer_tensors", "pool_tensors", "vector_tensors"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -111,5 +113,44 @@ def pool_tensors(spec: str) -> Arrays:
             f"{stream.name}/relu": np.array(stream.relu),
             f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
             f"{stream.name}/result_format": np.array(str(stream.output_codec)),
+        }
+    return arrays
+
+
+@functools.cache
+def vector_tensors(spec: str) -> Arrays:
+    """Operands and stored results of the embedded network's layers in a format of vectors.
+
+    Parameters
+    ----------
+    spec : str
+        ABFP format; where it has noise, the converters are quiet.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By layer and name, such as ``conv1/inputs``.
+    """
+    embedded = digits()
+    if embedded.data.calibration is None:
+        raise ValueError("calibration of the embedded network must be there, not None")
+    form = parse(spec)
+    assert isinstance(form, AbfpFormat)
+    form = replace(form, noise_bits=None)
+    network = quantise(read(embedded.model_path), form.system(), embedded.data.calibration)
+    arrays: Arrays = {}
+    for stream in network.streams(embedded.data.images[:1]):
+        operands = stream.operands
+        if stream.output_codes is None:
+            continue
+        rows = np.linspace(0, len(operands.inputs) - 1, LAYER_ROWS).astype(int)
+        arrays |= {
+            f"{stream.name}/inputs": operands.inputs[rows],
+            f"{stream.name}/codes": operands.weights.codes,
+            f"{stream.name}/scales": operands.weights.scales,
+            f"{stream.name}/bias": operands.bias,
+            f"{stream.name}/gain": np.array(operands.tile.gain),
+            f"{stream.name}/relu": np.array(stream.relu),
+            f"{stream.name}/results": stream.output_codes[rows],
         }
     return arrays

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from golden.abfp import AbfpSpec
+from golden.abfp import AbfpCodes, AbfpSpec
 from golden.abfp_tile import GAINS, AbfpTileSpec
 from golden.bfloat16 import rounded, to_bits
 
-__all__ = ["AbfpProduct", "AbfpSystem", "make_system"]
+__all__ = ["AbfpProduct", "AbfpSystem", "make_system", "noise_words"]
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -23,14 +23,16 @@ class AbfpProduct:
     ----------
     spec : AbfpTileSpec
         The tile, with the gain of this product.
-    weights : ndarray of float32, [n, k]
-        Numbers of bfloat16, also special ones.
+    weights : AbfpCodes, or ndarray of float32, [n, k]
+        Codes, or numbers of bfloat16, also special ones.
     vectors : ndarray of float32, [m, k]
-        Activations, the same.
+        Activations, numbers of bfloat16.
     bias : ndarray of float32, [n], optional
         Zeros by default.
     noise : ndarray of int, [tiles, m, n], optional
         Noise words.
+    relu : bool
+        Whether negative results become zero.
 
     Attributes
     ----------
@@ -42,10 +44,14 @@ class AbfpProduct:
         Bits of the activations.
     bias_bits : ndarray of uint32, [n]
         Bits of the biases.
+    relu : bool
+        As given.
+    length : int
+        Elements of a dot product.
+    trace : AbfpTrace
+        All intermediates.
     results : ndarray of uint16, [m, n]
         Bits of the results.
-    saturations : int
-        Saturated conversions.
     bad_input : bool
         Whether an activation is infinite or NaN.
     """
@@ -53,12 +59,16 @@ class AbfpProduct:
     def __init__(
         self,
         spec: AbfpTileSpec,
-        weights: npt.NDArray[np.float32],
+        weights: AbfpCodes | npt.NDArray[np.float32],
         vectors: npt.NDArray[np.float32],
         bias: npt.NDArray[np.float32] | None = None,
         noise: Integers | None = None,
+        *,
+        relu: bool = False,
     ):
         self.spec = spec
+        self.relu = relu
+        self.length = vectors.shape[1]
         w_spec = AbfpSpec(
             bits=spec.weight_bits,
             tile=spec.tile,
@@ -68,18 +78,25 @@ class AbfpProduct:
             exp_only=spec.exp_only,
         )
         a_spec = replace(w_spec, bits=spec.activation_bits)
-        w_codes, a_codes = w_spec.encode(weights), a_spec.encode(vectors)
+        w_codes = weights if isinstance(weights, AbfpCodes) else w_spec.encode(weights)
+        a_codes = a_spec.encode(vectors)
         padding = (0, 0), (0, -vectors.shape[1] % spec.tile)
         self.codes = np.pad(w_codes.codes, padding)
         self.scales = w_codes.scales
         bits = vectors.astype(np.float32).view(np.uint32) >> 16
         self.elements = np.pad(bits.astype(np.int64), padding)
         if bias is None:
-            bias = np.zeros(len(weights), np.float32)
+            bias = np.zeros(len(w_codes.codes), np.float32)
         self.bias_bits = bias.view(np.uint32)
-        self.results = to_bits(w_spec.matmul(w_codes, a_spec, a_codes, bias, noise))
-        self.saturations = w_spec.trace(w_codes, a_spec, a_codes, noise).saturations
+        self.trace = w_spec.trace(w_codes, a_spec, a_codes, noise)
+        totals = w_spec.matmul(w_codes, a_spec, a_codes, bias, noise)
+        self.results = to_bits(np.maximum(totals, 0) if relu else totals)
         self.bad_input = a_codes.bad_input
+
+    @property
+    def saturations(self) -> int:
+        """Saturated conversions."""
+        return self.trace.saturations
 
     @property
     def log2_gain(self) -> int:
@@ -102,7 +119,8 @@ class AbfpSystem:
         length: int,
         gain: int | None = None,
         spread: int = 0,
-        noise: bool = False,
+        noise: Integers | None = None,
+        relu: bool = False,
     ) -> AbfpProduct:
         """Product with scales about 1, or over ``spread`` powers of two to either side.
 
@@ -116,9 +134,19 @@ class AbfpSystem:
             scales = np.repeat(scales, spec.tile, axis=1)[:, :length]
             return rounded(rng.laplace(size=(count, length)) * scales)
 
-        words = rng.integers(0, 1 << spec.noise_bits, (tiles, vectors, rows)) if noise else None
         bias = rng.normal(size=rows).astype(np.float32)
-        return AbfpProduct(spec, draw(rows), draw(vectors), bias, words)
+        return AbfpProduct(spec, draw(rows), draw(vectors), bias, noise, relu=relu)
+
+
+def noise_words(seed: int, bits: int, count: int) -> Integers:
+    """First words of the noise of a tile: x**32 + x**22 + x**2 + x + 1, ``bits`` steps a word."""
+    state = seed or 1
+    words = []
+    for _ in range(count):
+        words.append(state % (1 << bits))
+        for _ in range(bits):
+            state = state >> 1 ^ (0x80200003 if state & 1 else 0)
+    return np.array(words)
 
 
 def make_system(fields: Mapping[str, Any]) -> AbfpSystem:

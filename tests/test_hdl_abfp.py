@@ -20,7 +20,7 @@ from hdl.abfp_units import (
     AbfpRescaler,
     reciprocals,
 )
-from sim.abfp import AbfpProduct, AbfpSystem
+from sim.abfp import AbfpProduct, AbfpSystem, noise_words
 from synth.verilog import to_verilog
 from tests.abfp_oracle import BFLOAT16_VALUES, quantise
 from tests.golden_oracle import load_vectors
@@ -373,67 +373,198 @@ def test_rounder():
 # ------------------------------------------------------------------------------- sequential units
 
 
+def largest_magnitudes(vectors, exp_only):
+    """Largest magnitude of each vector [n, words, lanes], and which words have a bad number."""
+    fields = vectors >> 7 & 0xFF
+    magnitudes = np.where((fields == 0) | (fields == 255), 0, vectors & 0x7FFF)
+    magnitudes >>= 7 if exp_only else 0
+    return magnitudes.max(axis=(1, 2)).tolist(), (fields == 255).any(axis=2)
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize("exp_only", [False, True])
 @pytest.mark.parametrize("lanes", [1, 2, 8])
-def test_abs_max(lanes, exp_only):
+def test_abs_max(lanes, exp_only, pipelined):
+    """Vectors of 3 words one after the other with pauses; each is known when it is stated to be."""
     rng = np.random.default_rng(lanes)
-    elements = rng.integers(0, 1 << 16, (600, lanes))
-    elements[::3] &= 0x3FFF
-    previous = rng.integers(0, 0x7F80, 600) >> rng.integers(0, 3, 600)
-    # Subnormal numbers alone, which are no larger than zero.
-    elements[:20] &= 0x7F
-    previous[:20] = 0
-    dut = AbsMax(lanes, exp_only)
+    vectors = rng.integers(0, 1 << 16, (150, 3, lanes))
+    vectors[::3] &= 0x3FFF
+    vectors[1::7] &= 0x807F  # subnormal numbers alone, which are no larger than zero
+    expected, is_bad = largest_magnitudes(vectors, exp_only)
+    dut = AbsMax(lanes, exp_only, pipelined)
     dropped = 7 if exp_only else 0
-    previous >>= dropped
-    words = [
-        dut.magnitudes.shape().const([(int(e) & 0x7FFF) >> dropped for e in row])
-        for row in elements
-    ]
-    got = apply_comb(dut, {"magnitudes": words, "previous": previous}, ["largest", "bad"])
-    fields = elements >> 7 & 0xFF
-    magnitudes = np.where((fields == 0) | (fields == 255), 0, elements & 0x7FFF) >> dropped
-    np.testing.assert_array_equal(got["largest"], np.maximum(magnitudes.max(axis=1), previous))
-    np.testing.assert_array_equal(got["bad"], (fields == 255).any(axis=1))
-    assert 0 < sum(got["bad"]) < 600
+    known, ends, bad = [], [], 0
+
+    async def testbench(ctx):
+        nonlocal bad
+        cycle = 0
+
+        async def tick():
+            nonlocal bad, cycle
+            if ctx.get(dut.known):
+                known.append((cycle, ctx.get(dut.largest)))
+            bad += ctx.get(dut.bad)
+            cycle += 1
+            await ctx.tick()
+
+        for vector in vectors.tolist():
+            for index, word in enumerate(vector):
+                while rng.random() < 0.2:
+                    await tick()
+                ctx.set(dut.magnitudes, [(e & 0x7FFF) >> dropped for e in word])
+                ctx.set(dut.first, index == 0)
+                ctx.set(dut.last, index == 2)
+                ctx.set(dut.valid, 1)
+                await tick()
+                ctx.set(dut.valid, 0)
+            ends.append(cycle - 1)
+        for _ in range(dut.latency + 1):
+            await tick()
+
+    run(dut, testbench)
+    assert known == [(end + dut.latency, e) for end, e in zip(ends, expected, strict=True)]
+    assert bad == is_bad.sum()
+    assert 0 < bad < is_bad.size
 
 
+@pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize("lanes", [1, 4, 8])
-def test_dot_tile(lanes):
-    """Dot products one after the other, with pauses, and the largest there is."""
+def test_dot_tile(lanes, pipelined):
+    """Dot products one after the other, with pauses and stops, and the largest there is."""
     spec = tile_spec((8, 6, 8), tile=8)
     rng = np.random.default_rng(lanes)
     weights = rng.integers(-127, 128, (20, 8))
     activations = rng.integers(-31, 32, (20, 8))
     weights[0], activations[0] = 127, 31
     weights[1], activations[1] = -127, 31
-    dut = DotTile(spec, lanes)
+    dut = DotTile(spec, lanes, pipelined)
 
     async def testbench(ctx):
+        async def advance():
+            while rng.random() < 0.3:
+                await ctx.tick()  # nothing moves
+            ctx.set(dut.move, 1)
+            await ctx.tick()
+            ctx.set(dut.move, 0)
+            ctx.set(dut.valid, 0)
+
         for w, x in zip(weights.tolist(), activations.tolist(), strict=True):
             for start in range(0, 8, lanes):
-                while rng.random() < 0.3:
-                    await ctx.tick()
+                if rng.random() < 0.3:
+                    await advance()
                 ctx.set(dut.weights, w[start : start + lanes])
                 ctx.set(dut.activations, x[start : start + lanes])
                 ctx.set(dut.first, start == 0)
-                ctx.set(dut.enable, 1)
-                await ctx.tick()
-                ctx.set(dut.enable, 0)
-            assert ctx.get(dut.total) == sum(a * b for a, b in zip(w, x, strict=True))
+                ctx.set(dut.valid, 1)
+                await advance()
+            for _ in range(dut.latency - 1):
+                await advance()
+            assert ctx.get(dut.o_valid)
+            ctx.set(dut.take, 1)
+            await ctx.tick()
+            ctx.set(dut.take, 0)
+            assert ctx.get(dut.sum) == sum(a * b for a, b in zip(w, x, strict=True))
 
     run(dut, testbench)
 
 
-def noise_words(seed, bits, count):
-    """Words of the generator of x**32 + x**22 + x**2 + x + 1, a step at a time."""
-    state = seed or 1
-    words = []
-    for _ in range(count):
-        words.append(state % (1 << bits))
-        for _ in range(bits):
-            state = state >> 1 ^ (0x80200003 if state & 1 else 0)
-    return words
+FLOWS = {
+    "quantiser": lambda latency: AbfpQuantiser(8, False, latency),
+    "quantiser_exp": lambda latency: AbfpQuantiser(8, True, latency),
+    "converter": lambda latency: AbfpConverter(tile_spec(tile=8), latency),
+    "converter_noise": lambda latency: AbfpConverter(tile_spec(tile=8, noise_bits=4), latency),
+    "converter_668": lambda latency: AbfpConverter(tile_spec((6, 6, 8), tile=32), latency),
+    "rescaler": lambda latency: AbfpRescaler(tile_spec(tile=128), latency),
+    "rescaler_narrow": lambda latency: AbfpRescaler(tile_spec((4, 4, 3), tile=2), latency),
+    "rescaler_exp": lambda latency: AbfpRescaler(tile_spec(tile=128, exp_only=True), latency),
+    "adder": Float32Adder,
+}
+
+
+def legal_inputs(name, rng, count):
+    """Columns of inputs that a unit may get."""
+    signs = rng.integers(0, 2, count) << 15
+    match name.partition("_")[0]:
+        case "quantiser":
+            scales = rng.integers(0x80, 0x7F80, count)
+            elements = np.maximum(scales - rng.integers(0, 8 << 7, count), 0)
+            inputs = {"element": elements | signs, "exponent": scales >> 7}
+            if not name.endswith("_exp"):
+                inputs["reciprocal"] = np.array(reciprocals(8))[scales & 0x7F]
+            return inputs
+        case "converter":
+            limit = FLOWS[name](0).spec.largest_sum
+            inputs = {"total": rng.integers(-limit, limit + 1, count) >> rng.integers(0, 9, count)}
+            inputs["gain"] = np.full(count, 3)  # it does not change while anything is under way
+            if name.endswith("noise"):
+                inputs["noise"] = rng.integers(0, 16, count)
+                inputs["noise_enable"] = rng.integers(0, 2, count)
+            return inputs
+        case "rescaler":
+            dut = FLOWS[name](0)
+            limit = dut.spec.adc_limit
+            low, high = (100, 156) if dut.spec.exp_only else (100 << 7, 156 << 7)
+            return {
+                "code": rng.integers(-limit, limit + 1, count),
+                "weight_scale": rng.integers(low, high, count),
+                "activation_scale": rng.integers(low, high, count),
+                "gain": np.full(count, 2),
+            }
+        case "adder":
+            return dict(zip("ab", float_pairs(rng, count), strict=True))
+
+
+OUTPUTS = {
+    "quantiser": ["code"],
+    "converter": ["code", "saturated"],
+    "rescaler": ["partial"],
+    "adder": ["sum"],
+}
+
+
+@pytest.mark.parametrize("longest", [False, True])
+@pytest.mark.parametrize("name", FLOWS)
+def test_latency(name, longest):
+    """With registers a unit gives what it gives without, so many moves later, pauses included."""
+    rng = np.random.default_rng(3)
+    inputs = legal_inputs(name, rng, 300)
+    outputs = OUTPUTS[name.partition("_")[0]]
+    comb = FLOWS[name](0)
+    expected = list(zip(*apply_comb(comb, inputs, outputs).values(), strict=True))
+    cuts = comb.EXP_CUTS if name.endswith("_exp") else comb.CUTS
+    dut = FLOWS[name](sorted(cuts)[1 + longest])
+    assert dut.latency > 0
+    got = []
+
+    async def testbench(ctx):
+        moves, due = 0, []
+
+        async def move():
+            nonlocal moves
+            while rng.random() < 0.3:
+                await ctx.tick()
+            ctx.set(dut.move, 1)
+            await ctx.tick()
+            ctx.set(dut.move, 0)
+            ctx.set(dut.valid, 0)
+            moves += 1
+            assert ctx.get(dut.o_valid) == (moves in due)
+            if moves in due:
+                got.append(tuple(ctx.get(getattr(dut, name)) for name in outputs))
+
+        for row in zip(*inputs.values(), strict=True):
+            while rng.random() < 0.3:
+                await move()
+            for port, value in zip(inputs, row, strict=True):
+                ctx.set(getattr(dut, port), int(value))
+            ctx.set(dut.valid, 1)
+            due.append(moves + dut.latency)
+            await move()
+        for _ in range(dut.latency):
+            await move()
+
+    run(dut, testbench)
+    assert got == expected
 
 
 @pytest.mark.parametrize("bits", [1, 8, 16])
@@ -447,9 +578,13 @@ def test_noise_source(bits):
                 ctx.set(dut.load, 1)
                 await ctx.tick()
                 ctx.set(dut.load, 0)
-            for word in noise_words(seed, bits, 60):
+            for word in noise_words(seed or 0, bits, 60).tolist():
                 await ctx.tick()  # a cycle without a step changes nothing
                 assert ctx.get(dut.word) == word
+                ctx.set(dut.external, 1)
+                ctx.set(dut.given, word ^ 1)
+                assert ctx.get(dut.word) == word ^ 1
+                ctx.set(dut.external, 0)
                 ctx.set(dut.step, 1)
                 await ctx.tick()
                 ctx.set(dut.step, 0)
@@ -470,6 +605,7 @@ async def load(ctx, dut, product):
     codes, scales = product.codes, product.scales
     tiles = scales.shape[1]
     ctx.set(dut.gain, product.log2_gain)
+    ctx.set(dut.relu, product.relu)
     ctx.set(dut.last_tile, tiles - 1)
     for row in range(dut.rows):
         ctx.set(dut.load_row, row)
@@ -537,6 +673,7 @@ def check_products(dut, products, **options):
 
 
 @pytest.mark.parametrize("exp_only", [False, True])
+@pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize(
     ("bits", "n", "rows", "lanes", "gaps"),
     [
@@ -547,14 +684,14 @@ def check_products(dut, products, **options):
         ((8, 8, 8), 4, 1, 4, (0.2, 0.2)),
     ],
 )
-def test_tile(bits, n, rows, lanes, gaps, exp_only):
+def test_tile(bits, n, rows, lanes, gaps, pipelined, exp_only):
     """Products of several tiles and vectors, with other gains and lengths one after the other."""
     rng = np.random.default_rng(rows)
     spec = tile_spec(bits, tile=n, exp_only=exp_only)
-    dut = AbfpTile(spec, rows=rows, lanes=lanes, max_tiles=3)
+    dut = AbfpTile(spec, rows=rows, lanes=lanes, max_tiles=3, pipelined=pipelined)
     products = [
         AbfpSystem(spec).random_product(
-            rng, rows=rows, vectors=4, length=length, gain=gain, spread=spread
+            rng, rows=rows, vectors=4, length=length, gain=gain, spread=spread, relu=gain == 2
         )
         for gain, length, spread in ((1, 3 * n, 0), (16, n, 1), (2, 2 * n + n // 2, 60))
     ]
@@ -571,11 +708,12 @@ def test_tile_wide():
 
 
 @pytest.mark.parametrize("exp_only", [False, True])
-def test_tile_noise(exp_only):
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_tile_noise(pipelined, exp_only):
     """Noise of the internal source in the order of the conversions, from the port, and none."""
     rng = np.random.default_rng(9)
     spec = tile_spec(tile=8, gain=2, noise_bits=8, exp_only=exp_only)
-    dut = AbfpTile(spec, rows=3, lanes=4, max_tiles=2)
+    dut = AbfpTile(spec, rows=3, lanes=4, max_tiles=2, pipelined=pipelined)
     weights, vectors = (from_raw(to_bits(rng.normal(size=(rows, 16)))) for rows in (3, 5))
     words = np.reshape(noise_words(77, 8, 30), (5, 2, 3)).swapaxes(0, 1)
     others = rng.integers(0, 256, (2, 5, 3))
@@ -630,6 +768,10 @@ def test_vectors_matmul():
 LINTED = {
     "wide": lambda: AbfpTile(tile_spec(tile=8), rows=3, lanes=2, max_tiles=3),
     "exp_only": lambda: AbfpTile(tile_spec(tile=8, exp_only=True), rows=2, lanes=8, max_tiles=2),
+    "pipelined": lambda: tile(rows=3, lanes=2, max_tiles=3, pipelined=True),
+    "pipelined_exp": lambda: AbfpTile(
+        tile_spec(tile=8, exp_only=True), rows=9, lanes=4, max_tiles=2, pipelined=True
+    ),
     "noise": lambda: AbfpTile(tile_spec(tile=8, noise_bits=8), rows=1, lanes=4, max_tiles=1),
 }
 
@@ -655,6 +797,7 @@ def tile(**parameters):
         (lambda: AbfpRescaler(None), TypeError, "spec must be an AbfpTileSpec, not None"),
         (lambda: AbsMax(0), ValueError, "lanes must be between 1 and 1024, not 0"),
         (lambda: AbsMax(2, None), TypeError, "exp_only must be a bool, not None"),
+        (lambda: AbsMax(2, pipelined=1), TypeError, "pipelined must be a bool, not 1"),
         (lambda: AbsMax(6), ValueError, "lanes must be a power of two, not 6"),
         (lambda: DotTile(tile_spec(tile=8), 9), ValueError, "lanes must be between 1 and 8, not 9"),
         (lambda: NoiseSource(17), ValueError, "bits must be between 1 and 16, not 17"),
@@ -663,6 +806,20 @@ def tile(**parameters):
         (lambda: tile(rows=0), ValueError, "rows must be at least 1, not 0"),
         (lambda: tile(lanes=3), ValueError, "lanes must be a power of two, not 3"),
         (lambda: tile(lanes=16), ValueError, "lanes must be between 1 and 8, not 16"),
+        (lambda: tile(pipelined=None), TypeError, "pipelined must be a bool, not None"),
+        (lambda: AbfpQuantiser(8, False, 3), ValueError, "latency must be one of 0, 2, 5, not 3"),
+        (lambda: AbfpQuantiser(8, True, 2), ValueError, "latency must be one of 0, 1, 3, not 2"),
+        (
+            lambda: AbfpConverter(tile_spec(tile=8), 1),
+            ValueError,
+            "latency must be one of 0, 2, 5, not 1",
+        ),
+        (
+            lambda: AbfpRescaler(tile_spec(tile=8), -1),
+            ValueError,
+            "latency must be one of 0, 3, 10, not -1",
+        ),
+        (lambda: Float32Adder(1), ValueError, "latency must be one of 0, 3, 7, not 1"),
         (lambda: tile(max_tiles=0), ValueError, "max_tiles must be at least 1, not 0"),
     ],
 )

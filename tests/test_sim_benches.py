@@ -37,6 +37,16 @@ ENGINE_TESTS = {
     "reset_in_the_middle",
     "cycle_count",
 }
+TILE_TESTS = {
+    *(f"products/gaps={index}" for index in range(4)),
+    "limits",
+    "bad_inputs",
+    "noise",
+    "network_layers",
+    "throughput",
+    "offers_before_ready",
+    "reset_in_the_middle",
+}
 TESTS = {
     "decoder": {"every_code"},
     "activation_decoder": {"every_code"},
@@ -44,6 +54,7 @@ TESTS = {
     "mac": MAC_TESTS,
     "array": ARRAY_TESTS,
     "engine": ENGINE_TESTS,
+    "tile": TILE_TESTS,
 }
 
 RUNS = "tapered8:runs=4-7"
@@ -96,6 +107,9 @@ ICARUS = [
     ("elp_bsd-array", "elp_bsd4", {"rows": 3, "cols": 2, "zero_gating": True}),
     ("elp_bsd-array", "elp_bsd6:set=E6-2", {"rows": 2, "cols": 2, "decoders": "pe"}),
     ("elp_bsd-array", "elp_bsd3:set=E3-1", {"rows": 1, "cols": 3, "zero_gating": True}),
+    ("abfp-tile", "abfp8:tile=8", {"rows": 3, "lanes": 2, "length": 24}),
+    ("abfp-tile", "abfp8:tile=16,exp_only=yes", {"rows": 2, "lanes": 2, "length": 32}),
+    ("abfp-tile", "abfp6:tile=8,noise_bits=4", {"rows": 1, "length": 8, "pipelined": True}),
     ("weight_pool-engine", "weight_pool32:layout=nibble", {}),
     ("weight_pool-engine", "weight_pool32:act_bits=4", {"length": 300}),
 ]
