@@ -7,7 +7,7 @@ so what is measured is what was verified.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.netlist import CellClass, Netlist, classify
 from synth.timing import Path
-from synth.units import MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules
 from synth.verilog import to_verilog
 
 __all__ = ["MappedArray", "TileBatch"]
@@ -136,15 +136,29 @@ class MappedArray(MappedUnits):
         for part, _ in parts.values():
             mark_used(part)  # made for its name alone; it stands in `top` already
         names = {role: part.module_name for role, (part, _) in parts.items()}
-        modules = map_modules(
-            self.verilog,
-            names.values(),
-            library,
-            clock_ns=clock_ns,
-            wire_cap_ff=wire_cap_ff,
-            workers=workers,
-            cache=cache,
-        )
+
+        def mapped(names: Iterable[str], clock_ns: float) -> dict[str, MappedModule]:
+            return map_modules(
+                self.verilog,
+                names,
+                library,
+                clock_ns=clock_ns,
+                wire_cap_ff=wire_cap_ff,
+                workers=workers,
+                cache=cache,
+            )
+
+        modules = mapped(names.values(), clock_ns)
+        # A decoder of an edge shares its cycle with what stands before and behind it.  One that
+        # leaves too little to them is mapped again, for what they leave to it.
+        for role in ROLES:
+            if f"{role}_decoder" in parts:
+                decoder = names[f"{role}_decoder"]
+                before = modules[names[f"{role}_skew"]].timing.paths["register to output"]
+                behind = modules[names["pe"]].timing.paths["input to register"]
+                left = clock_ns - before.delay_ns - behind.delay_ns
+                if 0 < left < modules[decoder].timing.paths["input to output"].delay_ns:
+                    modules |= mapped([decoder], left)
         units = {
             role: MappedUnit(
                 name=names[role],
