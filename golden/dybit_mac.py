@@ -1,10 +1,7 @@
 """Widths of dybit multiply-accumulate hardware."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import cast
 
 from golden.dot import accumulator_unit
 from golden.dybit import DybitFormat, DybitSpec, magnitudes
@@ -12,10 +9,10 @@ from golden.mac import MacSpec, Operand, check_format
 from golden.requantiser import Multiplier
 from golden.spec import check_int
 
-__all__ = ["DybitFusedMacSpec", "DybitMacSpec"]
+__all__ = ["DybitMacSpec", "result_multiplier"]
 
 
-def _multiplier(weights: DybitSpec, activations: DybitSpec, result: DybitSpec) -> Multiplier:
+def result_multiplier(weights: DybitSpec, activations: DybitSpec, result: DybitSpec) -> Multiplier:
     """Units of the result that the golden accumulator 1 is worth."""
     unit = accumulator_unit(weights, activations) / result.operand_unit
     try:
@@ -109,7 +106,7 @@ class DybitMacSpec(MacSpec):
             check_format(name, spec, DybitSpec, bits)
         if not weights.signed:
             raise ValueError("weights.signed must be True, not False")
-        multiplier = _multiplier(weights, activations, result)
+        multiplier = result_multiplier(weights, activations, result)
         # The sum of signed activations is twice as large.  The encoder wants results in half units
         # of an unsigned code, of which a unit of a signed one is two more.
         shift = multiplier.shift + self.sum_shift(weights, activations) + (not result.signed)
@@ -123,117 +120,3 @@ class DybitMacSpec(MacSpec):
     def sum_shift(self, weights: DybitSpec, activations: DybitSpec) -> int:
         """One for signed activations, which are decoded to twice their value."""
         return int(activations.signed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DybitFusedMacSpec(MacSpec):
-    """Exact multiply-accumulate that takes one product of wide codes a cycle, or four of narrow.
-
-    A word has one wide code of 8 bits in its low half, or four narrow codes of 4 bits; which of the
-    two is set at run time (chosen; spec/dybit.md, section 6).  A code of fewer bits takes the upper
-    bits of its place, over zeros: for every code that means the number times a power of two.  So
-    wide words serve all weights and activations of 2 to 8 bits, narrow ones those of 2 to 4 bits.
-
-    Parameters
-    ----------
-    bits : int
-        Bits of a result's place, 8.
-    length : int
-        Largest number of words in one dot product.
-    """
-
-    stem = "dybit_fused"
-
-    #: Places of narrow codes in a word, and bits of each.
-    lanes: ClassVar[int] = 4
-    lane_bits: ClassVar[int] = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_int("bits", self.bits, 8, 8)
-
-    @classmethod
-    def is_narrow(cls, weights: DybitSpec, activations: DybitSpec) -> bool:
-        """Whether codes of these formats come four to a word."""
-        return max(weights.bits, activations.bits) <= cls.lane_bits
-
-    def code_bits(self, role: Operand) -> int:
-        """Bits of a word."""
-        return self.lanes * self.lane_bits
-
-    def operand_max(self, role: Operand) -> int:
-        """Magnitude of the largest wide code; four narrow products are less than one of these."""
-        return int(magnitudes(self.bits - (role == "weight"))[-1])
-
-    def words(
-        self, spec: DybitSpec, codes: npt.NDArray[Any], *, narrow: bool
-    ) -> npt.NDArray[np.uint16]:
-        """Words of codes, of which the last axis is cut in words and filled up with zeros.
-
-        Parameters
-        ----------
-        spec : DybitSpec
-            Format of the codes, which must fit their places.
-        codes : ndarray of int, shape (..., K)
-            Codes.
-        narrow : bool
-            Whether four come to a word.
-
-        Returns
-        -------
-        ndarray of uint16, shape (..., K) or (..., ceil(K / 4))
-
-        Raises
-        ------
-        ValueError
-            If the codes are wider than their places.
-        """
-        place = self.lane_bits if narrow else self.bits
-        check_int("spec.bits", spec.bits, 2, place)
-        aligned = spec.checked_codes(codes).astype(np.uint16) << np.uint16(place - spec.bits)
-        if not narrow:
-            return aligned
-        fill = [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % self.lanes)]
-        lanes = np.pad(aligned, fill).reshape(*codes.shape[:-1], -1, self.lanes)
-        shifts = np.arange(self.lanes, dtype=np.uint16) * np.uint16(self.lane_bits)
-        words: npt.NDArray[np.uint16] = np.bitwise_or.reduce(lanes << shifts, axis=-1)
-        return words
-
-    @property
-    def label(self) -> str:
-        """Parameters of the units, as they appear in module names."""
-        return f"b{self.bits}"
-
-    def settings(
-        self, weights: DybitSpec, activations: DybitSpec, result: DybitSpec
-    ) -> dict[str, int]:
-        """Run-time settings of a layer by port of the array."""
-        for name, spec in (("weights", weights), ("activations", activations), ("result", result)):
-            if not isinstance(spec, DybitSpec):
-                raise TypeError(f"{name} must be a DybitSpec, not {spec!r}")
-            check_int(f"{name}.bits", spec.bits, 2, self.bits)
-        if not weights.signed:
-            raise ValueError("weights.signed must be True, not False")
-        narrow = int(self.is_narrow(weights, activations))
-        multiplier = _multiplier(weights, activations, result)
-        # The encoder wants results in half units of the widest code, which has more bits.
-        drop = self.bits - result.width
-        shift = multiplier.shift + self.sum_shift(weights, activations) + 1 - drop
-        if shift < 0:
-            raise ValueError(
-                f"scale of the result must be above the sum's last place, not {result.scale}"
-            )
-        return {
-            "activation_narrow": narrow,
-            "weight_narrow": narrow,
-            "activation_has_sign": int(activations.signed),
-            "result_mult": multiplier.mult,
-            "result_shift": shift,
-            "result_drop": drop,
-            "result_has_sign": int(result.signed),
-        }
-
-    def sum_shift(self, weights: DybitSpec, activations: DybitSpec) -> int:
-        """Bits that codes are short of unsigned activations and signed weights of their places."""
-        place = self.lane_bits if self.is_narrow(weights, activations) else self.bits
-        return place - activations.width + place - weights.bits

@@ -1,9 +1,10 @@
-"""DyBit-style numbers in a multiplier that takes one wide pair or four narrow ones.
+"""DyBit-style numbers in a multiplier that takes one wide pair, or several narrow ones.
 
-:class:`golden.dybit_mac.DybitFusedMacSpec` says what is in a word; what is computed is
-:func:`golden.dot.dot` of the codes.  Five multipliers share one accumulator: narrow significands
-have 3 and 2 bits, so four small ones with small shifters cost less than the digits of a large one
-would with the multiplexers between them.
+:class:`golden.dybit_fused.DybitFusedMacSpec` says what is in a word; what is computed is
+:func:`golden.dot.dot` of the codes.  One multiplier for each kind of product shares the operand
+registers and the accumulator with the others: narrow significands have 3 and 2 bits, so that a few
+small multipliers with small shifters cost no more than the digits of a large one would, with what
+brings operands to them and their sums to one more shifter (docs/dybit.md, section 5).
 """
 
 from typing import Any
@@ -13,9 +14,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.dybit import magnitudes
-from golden.dybit_mac import DybitFusedMacSpec
+from golden.dybit_fused import MODES, DybitFusedMacSpec
 from golden.mac import Operand
-from hdl.dybit import decode_magnitude, encode_unrounded
+from golden.spec import check_int
+from hdl.dybit import ENCODER_PLACES, decode_magnitude, encode_unrounded
+from hdl.pipeline import Stages, latency_label, move_port
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH
 
 __all__ = [
@@ -26,23 +29,56 @@ __all__ = [
     "fused_operand_shape",
 ]
 
-LANES = DybitFusedMacSpec.lanes
-LANE_BITS = DybitFusedMacSpec.lane_bits
+#: Products of narrow pairs in a cycle, and bits of their codes.
+LANES = MODES["4x4"].products
+LANE_BITS = MODES["4x4"].bits
+#: Lanes that take wide activations.
+HALVES = MODES["4x8"].products
+#: Products of the narrowest pairs in a cycle; so many of them are summed first.
+PAIRS = MODES["2x2"].products
+GROUP = 4
+
+MODE_WIDTH = (len(MODES) - 1).bit_length()
+
+#: Places of registers in a product by latency.
+PRODUCT_PLACES = ((), ("multiplied",), ("multiplied", "summed"))
 
 
-def fused_operand_shape(role: Operand) -> data.StructLayout:
+def _magnitude_bits(role: Operand, bits: int) -> int:
+    """Bits of the magnitude of a code; that of an activation is read as one without a sign."""
+    return bits if role == "activation" else bits - 1
+
+
+def _factor_bits(role: Operand, bits: int) -> tuple[int, int]:
+    """Bits of significand and shift of a code."""
+    width = _magnitude_bits(role, bits)
+    return width - 1, width.bit_length()
+
+
+def _lane_bits(spec: DybitFusedMacSpec, role: Operand) -> list[int]:
+    """Bits that travel for each lane: of significand and shift, or of a magnitude."""
+    plain = _magnitude_bits(role, LANE_BITS)
+    if role == "weight" or "4x8" not in spec.modes:
+        return [plain] * LANES
+    return [sum(_factor_bits(role, spec.bits))] * HALVES + [plain] * (LANES - HALVES)
+
+
+def fused_operand_shape(spec: DybitFusedMacSpec, role: Operand) -> data.StructLayout:
     """Shape of what travels; all bits zero is the value zero.
 
-    A narrow word has codes and signs, a wide one significand and shift in ``codes``, and its sign
-    with that of the first narrow code.
+    In ``bits`` are the signs of the lanes, and what :func:`_lane_bits` says of each; or the sign of
+    a wide code in place of the first one, and its significand and shift in place of the lanes; or
+    the codes of the narrowest pairs.  An activation says for both which it is.
     """
-    bits = LANE_BITS if role == "activation" else LANE_BITS - 1
-    fields: dict[str, Any] = {
-        "codes": data.ArrayLayout(unsigned(bits), LANES),
-        "negatives": unsigned(LANES),
-    }
-    # One operand's word for the mode is enough; that of a zero does not matter.
-    return data.StructLayout(fields | ({"narrow": unsigned(1)} if role == "activation" else {}))
+    width = LANES + sum(_lane_bits(spec, role))
+    flags = ["lanes"]
+    if "2x2" in spec.modes:
+        width = max(width, PAIRS * MODES["2x2"].place_bits(role))
+        flags.append("pairs")
+    fields = {"bits": unsigned(width)}
+    if role == "activation":
+        fields |= {flag: unsigned(1) for flag in flags}
+    return data.StructLayout(fields)
 
 
 class DybitFusedDecoder(wiring.Component):
@@ -50,30 +86,30 @@ class DybitFusedDecoder(wiring.Component):
 
     Members
     -------
-    code : In(16)
-        One wide code in bits 7 to 0, or four narrow ones.
-    narrow : In(1)
-        Which of the two.
+    code : In(spec.code_bits(role))
+        As many codes as the mode says, the first one lowest; what is above them does not matter.
+    mode : In(2)
+        :attr:`golden.dybit_fused.Mode.index` of a mode in ``spec.modes``.
     has_sign : In(1)
         Whether codes have a sign; absent for weights, which do.
-    operand : Out(fused_operand_shape(role))
+    operand : Out(fused_operand_shape(spec, role))
         Operand.
 
     Parameters
     ----------
     spec : DybitFusedMacSpec
-        Widths.
+        Widths and modes.
     role : str
         ``"activation"`` or ``"weight"``.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.dybit_mac.DybitFusedMacSpec`.
+        If ``spec`` is not a :class:`~golden.dybit_fused.DybitFusedMacSpec`.
     """
 
     code: Signal
-    narrow: Signal
+    mode: Signal
     has_sign: Signal
     operand: Any
 
@@ -81,11 +117,11 @@ class DybitFusedDecoder(wiring.Component):
         _check(spec)
         self.spec = spec
         self.role = role
-        self.module_name = f"dybit_fused_{role}_decoder"
+        self.module_name = f"dybit_fused_{role}_decoder_{spec.label}"
         members: dict[str, Any] = {
             "code": In(spec.code_bits(role)),
-            "narrow": In(1),
-            "operand": Out(fused_operand_shape(role)),
+            "mode": In(MODE_WIDTH),
+            "operand": Out(fused_operand_shape(spec, role)),
         }
         if role == "activation":
             members["has_sign"] = In(1)
@@ -93,17 +129,38 @@ class DybitFusedDecoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        field, negative = self._magnitude(self.code[: self.spec.bits])
-        wide = Cat(*decode_magnitude(m, field, table=False))
-        pairs = [self._magnitude(self.code[LANE_BITS * n :][:LANE_BITS]) for n in range(LANES)]
-        codes, negatives = (Cat(*column) for column in zip(*pairs, strict=True))
-        m.d.comb += [
-            Value.cast(self.operand.codes).eq(Mux(self.narrow, codes, wide)),
-            self.operand.negatives.eq(Mux(self.narrow, negatives, negative)),
-        ]
+        is_mode = {name: Signal(name=f"is_{name}") for name in self.spec.modes}
+        for name, flag in is_mode.items():
+            m.d.comb += flag.eq(self.mode == MODES[name].index)
+
+        pairs = [self._magnitude(self._place("4x4", lane)) for lane in range(LANES)]
+        lanes: list[Value] = [magnitude for magnitude, _ in pairs]
+        negatives = [negative for _, negative in pairs]
+        if "4x8" in is_mode and self.role == "activation":
+            for lane in range(HALVES):
+                lanes[lane], negatives[lane] = self._wide_lane(m, lane, is_mode)
+            narrow = is_mode["4x4"].replicate(LANE_BITS)
+            lanes[HALVES:] = [lane & narrow for lane in lanes[HALVES:]]
+            negatives[HALVES:] = [sign & is_mode["4x4"] for sign in negatives[HALVES:]]
+            bits: Value = Cat(*negatives, *lanes)
+        else:
+            magnitude, negative = self._magnitude(self._place("8x8", 0))
+            wide = Cat(negative.replicate(LANES), *decode_magnitude(m, magnitude, table=False))
+            bits = Mux(is_mode["8x8"], wide, Cat(*negatives, *lanes))
+        if "2x2" in is_mode:
+            bits = Mux(is_mode["2x2"], self._narrowest(), bits)
+        m.d.comb += self.operand.bits.eq(bits)
+
         if self.role == "activation":
-            m.d.comb += self.operand.narrow.eq(self.narrow & self.code.any())
+            narrow = Cat(flag for name, flag in is_mode.items() if name in ("4x8", "4x4")).any()
+            m.d.comb += self.operand.lanes.eq(narrow & self.code.any())
+            if "2x2" in is_mode:
+                m.d.comb += self.operand.pairs.eq(is_mode["2x2"] & self.code.any())
         return m
+
+    def _place(self, mode: str, index: int) -> Value:
+        bits = MODES[mode].place_bits(self.role)
+        return self.code[bits * index :][:bits]
 
     def _magnitude(self, code):
         """Magnitude and sign of a code; that of an activation is read as one without a sign."""
@@ -113,102 +170,210 @@ class DybitFusedDecoder(wiring.Component):
             return below, negative
         return Mux(self.has_sign, below << 1, code), negative & self.has_sign
 
+    def _wide_lane(self, m, lane, is_mode):
+        """Significand and shift, and sign, of a lane's activation of either width."""
+        code = Signal(self.spec.bits, name=f"code_{lane}")
+        narrow = self._place("4x4", lane) << self.spec.bits - LANE_BITS
+        byte = self._place("4x8", lane)
+        if lane:
+            byte &= is_mode["4x8"].replicate(self.spec.bits)
+        m.d.comb += code.eq(Mux(is_mode["4x4"], narrow, byte))
+        magnitude, negative = self._magnitude(code)
+        significand, shift = decode_magnitude(m, magnitude, table=False)
+        # A code over zeros has the shift of the shorter one, and its significand over zeros.
+        shorter = significand >> self.spec.bits - LANE_BITS
+        return Cat(Mux(is_mode["4x4"], shorter, significand), shift), negative
+
+    def _narrowest(self):
+        """Codes of the narrowest pairs; of weights first whether there is one, then its sign."""
+        codes = [self._place("2x2", index) for index in range(PAIRS)]
+        if self.role == "weight":
+            codes = [Cat(code[0], code.all()) for code in codes]
+        return Cat(*codes)
+
 
 class DybitFusedProduct(wiring.Component):
-    """Combinational product of wide operands, or sum of the products of four pairs of narrow ones.
+    """Product of wide operands, or sum of the products of several pairs of narrow ones.
 
     Members
     -------
-    activation, weight : In(fused_operand_shape(role))
+    activation, weight : In(fused_operand_shape(spec, role))
         Operands, in the same mode.
     term : Out(signed(spec.product_width))
         Sum of products, or the one's complement of a wide one.
     carry : Out(1)
         One where ``term`` is a one's complement.
+    move : In(1)
+        When the registers load; absent without any.
 
     Parameters
     ----------
     spec : DybitFusedMacSpec
-        Widths.
+        Widths and modes.
+    latency : int
+        Registers on the way, 0 to 2.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.dybit_mac.DybitFusedMacSpec`.
+        If ``spec`` is not a :class:`~golden.dybit_fused.DybitFusedMacSpec`, or ``latency`` no
+        integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
+    move: Signal
 
-    def __init__(self, spec: DybitFusedMacSpec):
+    def __init__(self, spec: DybitFusedMacSpec, *, latency: int = 0):
         _check(spec)
+        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
         self.spec = spec
-        self.module_name = "dybit_fused_product"
+        self.latency = latency
+        self.module_name = f"dybit_fused_product_{spec.label}{latency_label(latency)}"
         super().__init__(
             {
-                "activation": In(fused_operand_shape("activation")),
-                "weight": In(fused_operand_shape("weight")),
+                "activation": In(fused_operand_shape(spec, "activation")),
+                "weight": In(fused_operand_shape(spec, "weight")),
                 "term": Out(signed(spec.product_width)),
                 "carry": Out(1),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
         # Zeros instead of the activations keep those multipliers still that have nothing to do.
-        wide = Mux(self.activation.narrow, 0, Value.cast(self.activation.codes))
-        narrow = Mux(self.activation.narrow, Value.cast(self.activation.codes), 0)
+        activation, weight = self.activation.bits, self.weight.bits
+        has_pairs = "2x2" in spec.modes
+        wide = ~(self.activation.lanes | (self.activation.pairs if has_pairs else 0))
         negatives = Signal(LANES)
-        m.d.comb += negatives.eq(self.activation.negatives ^ self.weight.negatives)
+        m.d.comb += negatives.eq(activation[:LANES] ^ weight[:LANES])
 
-        largest = int(magnitudes(LANE_BITS)[-1] * magnitudes(LANE_BITS - 1)[-1])
-        sum_width = (LANES * largest).bit_length() + 1
-        terms = []
-        for lane in range(LANES):
-            factors = (
-                decode_magnitude(m, narrow[LANE_BITS * lane :][:LANE_BITS], table=True),
-                decode_magnitude(m, self.weight.codes[lane], table=True),
-            )
-            term, negative = _product(m, factors, negatives[lane], largest.bit_length(), f"_{lane}")
-            terms += [term, negative]
-
-        weight = Value.cast(self.weight.codes)
+        sums = [self._lanes(m, stages, negatives)]
+        if has_pairs:
+            sums.append(self._pairs(m, stages))
         factors = (
-            (wide[: spec.bits - 1], wide[spec.bits - 1 :][: spec.bits.bit_length()]),
-            (weight[: spec.bits - 2], weight[spec.bits - 2 :][: (spec.bits - 1).bit_length()]),
+            _split(Mux(wide, activation[LANES:], 0), _factor_bits("activation", spec.bits)),
+            _split(weight[LANES:], _factor_bits("weight", spec.bits)),
         )
-        term, negative = _product(m, factors, negatives[0], spec.product_width - 1, "_wide")
-        # Of a wide product and the sum of narrow ones, one is zero.
-        total = Signal(signed(sum_width))
-        m.d.comb += [total.eq(sum(terms)), self.carry.eq(negative), self.term.eq(total | term)]
+        width = spec.product_width - 1
+        term, negative = _product(m, stages, factors, negatives[0], width, "wide")
+        term, negative = stages.cut("summed", wide_term=term, wide_negative=negative)
+        # All but one of them are zero.
+        for total in sums:
+            term |= total
+        m.d.comb += [self.carry.eq(negative), self.term.eq(term)]
         return m
+
+    def _lanes(self, m: Module, stages: Stages, negatives: Value) -> Value:
+        """Sum of the products of narrow weights with activations of either width."""
+        spec = self.spec
+        activations, weights = (
+            _split(operand[LANES:], _lane_bits(spec, role))
+            for role, operand in (
+                ("activation", Mux(self.activation.lanes, self.activation.bits, 0)),
+                ("weight", self.weight.bits),
+            )
+        )
+        plain = _magnitude_bits("activation", LANE_BITS)
+        terms = []
+        largest = 0
+        for lane in range(LANES):
+            is_plain = len(activations[lane]) == plain
+            if is_plain:
+                first = decode_magnitude(m, activations[lane], table=False)
+            else:
+                first = _split(activations[lane], _factor_bits("activation", spec.bits))
+            second = decode_magnitude(m, weights[lane], table=False)
+            top = int(
+                magnitudes(plain if is_plain else spec.bits)[-1]
+                * magnitudes(_magnitude_bits("weight", LANE_BITS))[-1]
+            )
+            largest += top
+            terms += _product(
+                m, stages, (first, second), negatives[lane], top.bit_length(), f"{lane}"
+            )
+        total = Signal(signed(largest.bit_length() + 1), name="lanes_total")
+        m.d.comb += total.eq(sum(terms))
+        return stages.cut("summed", lanes=total)[0]
+
+    def _pairs(self, m: Module, stages: Stages) -> Value:
+        """Sum of the products of the narrowest pairs.
+
+        An activation's magnitude is 0, 1, 2 or 4: its code, and one more if both bits are set.
+        Complementing all three bits negates that but for 4, which every positive pair counts
+        instead: each is 4 too much.
+        """
+        groups = []
+        for start in range(0, PAIRS, GROUP):
+            terms: list[Value] = []
+            for index in range(start, start + GROUP):
+                low, high = self.activation.bits[2 * index :][:2]
+                there, sign = self.weight.bits[2 * index :][:2]
+                use = Signal(name=f"use_{index}")
+                negative = Signal(name=f"pair_negative_{index}")
+                code = Signal(2, name=f"pair_{index}")
+                m.d.comb += [
+                    use.eq(there & self.activation.pairs),
+                    negative.eq(sign & use),
+                    code.eq(Cat(low & use, high & use)),
+                ]
+                terms += [
+                    Cat(code ^ negative.replicate(2), ~negative),
+                    code.all() ^ negative,
+                ]
+            group = Signal(range(GROUP * 8 + 1), name=f"group_{start // GROUP}")
+            m.d.comb += group.eq(sum(terms))
+            groups += stages.cut("multiplied", **{f"group_{start // GROUP}": group})
+        total = Signal(signed((4 * PAIRS).bit_length() + 1), name="pairs_total")
+        m.d.comb += total.eq(sum(groups) - 4 * PAIRS)
+        return stages.cut("summed", pairs=total)[0]
+
+
+def _split(bits: Any, widths: Any) -> list[Any]:
+    """Cut ``bits`` in fields, from the lowest."""
+    fields = []
+    start = 0
+    for width in widths:
+        fields.append(bits[start : start + width])
+        start += width
+    return fields
 
 
 def _product(
-    m: Module, factors: Any, opposite: Value, width: int, suffix: str
-) -> tuple[Value, Signal]:
+    m: Module, stages: Stages, factors: Any, opposite: Value, width: int, name: str
+) -> tuple[Value, Value]:
     """Product of significands and shifts, or its one's complement, and whether it is that."""
     (first, first_shift), (second, second_shift) = factors
-    magnitude = Signal(width, name=f"magnitude{suffix}")
-    negative = Signal(name=f"negative{suffix}")
-    term = Signal(signed(width + 1), name=f"term{suffix}")
-    shift = Signal(max(len(first_shift), len(second_shift)) + 1, name=f"shift{suffix}")
+    product = Signal(len(first) + len(second), name=f"product_{name}")
+    shift = Signal(max(len(first_shift), len(second_shift)) + 1, name=f"shift_{name}")
+    negative = Signal(name=f"negative_{name}")
     m.d.comb += [
+        product.eq(first * second),
         shift.eq(first_shift + second_shift),
-        # The largest product of two codes fits, whatever its shift.
-        magnitude.eq((first * second) << shift),
         # A zero is not negated: it would turn all bits of the sum for nothing.
         negative.eq(opposite & first.any()),
+    ]
+    values = {f"product_{name}": product, f"shift_{name}": shift, f"negative_{name}": negative}
+    product, shift, negative = stages.cut("multiplied", **values)
+    magnitude = Signal(width, name=f"magnitude_{name}")
+    term = Signal(signed(width + 1), name=f"term_{name}")
+    m.d.comb += [
+        # The largest product of two codes fits, whatever its shift.
+        magnitude.eq(product << shift),
         term.eq(magnitude ^ negative.replicate(width + 1)),
     ]
     return term, negative
 
 
 class DybitFusedEncoder(wiring.Component):
-    """Combinational rounding of a sum to a code of any width, in the upper bits of its place.
+    """Rounding of a sum to a code of any width, in the upper bits of its place.
 
     Members
     -------
@@ -220,6 +385,8 @@ class DybitFusedEncoder(wiring.Component):
         Bits of that code's magnitude that the result does not have; at least 1 with a sign.
     has_sign : In(1)
         Whether the code has a sign; if not, a negative sum gives 0.
+    move : In(1)
+        When the registers load; absent without any.
     code : Out(8)
         Result over zeros.
 
@@ -227,11 +394,16 @@ class DybitFusedEncoder(wiring.Component):
     ----------
     spec : DybitFusedMacSpec
         Widths.
+    latency : int
+        Registers on the way, 0 to 5; the settings must not change meanwhile.
 
     Raises
     ------
     TypeError
-        If ``spec`` is not a :class:`~golden.dybit_mac.DybitFusedMacSpec`.
+        If ``spec`` is not a :class:`~golden.dybit_fused.DybitFusedMacSpec`, or ``latency`` no
+        integer.
+    ValueError
+        If ``latency`` is out of range.
     """
 
     total: Signal
@@ -239,12 +411,15 @@ class DybitFusedEncoder(wiring.Component):
     shift: Signal
     drop: Signal
     has_sign: Signal
+    move: Signal
     code: Signal
 
-    def __init__(self, spec: DybitFusedMacSpec):
+    def __init__(self, spec: DybitFusedMacSpec, *, latency: int = 0):
         _check(spec)
+        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
         self.spec = spec
-        self.module_name = f"dybit_fused_encoder_s{spec.sum_width}"
+        self.latency = latency
+        self.module_name = f"dybit_fused_encoder_s{spec.sum_width}{latency_label(latency)}"
         super().__init__(
             {
                 "total": In(signed(spec.sum_width)),
@@ -254,12 +429,14 @@ class DybitFusedEncoder(wiring.Component):
                 "has_sign": In(1),
                 "code": Out(spec.bits),
             }
+            | move_port(latency)
         )
 
     def elaborate(self, platform):
         m = Module()
         bits = self.spec.bits
-        negative, number = encode_unrounded(m, self.total, self.mult, self.shift, bits)
+        stages = Stages(m, self, ENCODER_PLACES)
+        negative, number = encode_unrounded(m, stages, self.total, self.mult, self.shift, bits)
 
         # The highest bit that is dropped is the guard.  Codes are monotone, so that a carry walks
         # into the next region.
@@ -280,6 +457,10 @@ class DybitFusedEncoder(wiring.Component):
 class DybitFusedDatapath:
     """Units of the fused multiplier for the array; see :class:`hdl.datapath.Datapath`."""
 
+    #: Registers in a product that fits a short cycle: between multipliers and shifters, and behind
+    #: the sums.
+    product_latency = 2
+
     def __init__(self, spec: DybitFusedMacSpec):
         _check(spec)
         self.spec = spec
@@ -292,23 +473,27 @@ class DybitFusedDatapath:
 
     def operand(self, role: Operand) -> ShapeLike:
         """Shape of a decoded word."""
-        return fused_operand_shape(role)
+        return fused_operand_shape(self.spec, role)
 
     def decoder_config(self, role: Operand) -> dict[str, ShapeLike]:
         """Mode, and whether activations are signed."""
-        return {"narrow": 1} | ({"has_sign": 1} if role == "activation" else {})
+        return {"mode": MODE_WIDTH} | ({"has_sign": 1} if role == "activation" else {})
 
     def decoder(self, role: Operand) -> DybitFusedDecoder:
         """Make the decoder of a word."""
         return DybitFusedDecoder(self.spec, role)
 
-    def product(self) -> DybitFusedProduct:
+    def product(self, *, latency: int = 0) -> DybitFusedProduct:
         """Make the multiplier."""
-        return DybitFusedProduct(self.spec)
+        return DybitFusedProduct(self.spec, latency=latency)
 
-    def encoder(self) -> DybitFusedEncoder:
+    def encoder_latency(self, *, pipelined: bool) -> int:
+        """Count the registers of the encoder, which multiplies and so always has some."""
+        return 5 if pipelined else 1
+
+    def encoder(self, *, latency: int = 0) -> DybitFusedEncoder:
         """Make the rounding encoder."""
-        return DybitFusedEncoder(self.spec)
+        return DybitFusedEncoder(self.spec, latency=latency)
 
 
 def _check(spec: object) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from golden.dot import dot, encode_sums
 from golden.dybit import DybitSpec
-from golden.dybit_mac import DybitFusedMacSpec
+from golden.dybit_fused import MODES, DybitFusedMacSpec
 from golden.fixed import FixedSpec
+from golden.mac import ROLES
 from hdl.dybit_fused import (
     DybitFusedDatapath,
     DybitFusedDecoder,
@@ -20,97 +21,142 @@ from hdl.dybit_fused import (
 from hdl.mac import Mac
 from tests.simulate import apply_comb, run, stream_get, stream_put
 
-SPEC = DybitFusedMacSpec(length=64)
+#: Hardware with each of the modes that can be left out, and without any of them.
+SPECS = {
+    "8x8 4x4 2x2": DybitFusedMacSpec(length=64),
+    "8x8 4x8 4x4": DybitFusedMacSpec(length=64, modes=("8x8", "4x8", "4x4")),
+    "8x8 4x4": DybitFusedMacSpec(length=64, modes=("8x8", "4x4")),
+    "all": DybitFusedMacSpec(length=64, modes=("8x8", "4x8", "4x4", "2x2")),
+}
+SPEC = SPECS["all"]
 #: Bits of weights and activations in every combination of the specification, section 6.
 PAIRS = list(itertools.product((8, 4, 2), repeat=2))
 
+every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
-def decoded(words, role, narrow, signed):
+
+def decoded(spec, words, role, mode, signed):
     """Decoded words."""
-    inputs = {"code": words, "narrow": [int(narrow)] * len(words)}
+    inputs = {"code": words, "mode": [mode.index] * len(words)}
     if role == "activation":
         inputs["has_sign"] = [int(signed)] * len(words)
-    return apply_comb(DybitFusedDecoder(SPEC, role), inputs, ["operand"])["operand"]
+    return apply_comb(DybitFusedDecoder(spec, role), inputs, ["operand"])["operand"]
 
 
-def multiply(activation_words, weight_words, narrow, signed):
+def multiply(spec, activation_words, weight_words, mode, signed):
     """Terms of pairs of words, through both decoders, each of which sees each word once."""
     operands = {}
     indices = {}
     for role, words in (("activation", activation_words), ("weight", weight_words)):
         distinct, indices[role] = np.unique(words, return_inverse=True)
-        operands[role] = decoded(distinct, role, narrow, signed)
+        operands[role] = decoded(spec, distinct.tolist(), role, mode, signed)
     inputs = {role: [operands[role][i] for i in indices[role]] for role in operands}
-    got = apply_comb(DybitFusedProduct(SPEC), inputs, ["term", "carry"])
+    got = apply_comb(DybitFusedProduct(spec), inputs, ["term", "carry"])
     return np.add(got["term"], got["carry"])
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_every_wide_product(signed):
-    """All pairs of codes of 8 bits; those of signed activations count twice."""
-    activations, weights = DybitSpec(bits=8, signed=signed), DybitSpec(bits=8)
-    pairs = np.stack(np.meshgrid(np.arange(256), np.arange(256))).reshape(2, -1)
-    if signed:  # the sign is all that is new, and the same for all weights
-        pairs = np.concatenate([pairs[:, ::7], pairs[:, pairs[1] >> 5 == 5]], axis=1)
-    got = multiply(pairs[0], pairs[1], False, signed)
-    expected = activations.operands(pairs[0]).astype(int) * weights.operands(pairs[1])
-    np.testing.assert_array_equal(got, expected << signed)
-
-
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("lane", range(4))
-def test_every_narrow_product(lane, signed):
-    """All pairs of codes of 4 bits in each place, alone and beside random others."""
-    activations, weights = DybitSpec(bits=4, signed=signed), DybitSpec(bits=4)
-    rng = np.random.default_rng(lane)
-    pairs = np.stack(np.meshgrid(np.arange(16), np.arange(16))).reshape(2, -1)
-    codes = rng.integers(0, 16, (2, 2, 256, 4))
-    codes[:, 0] = 0
-    codes[:, :, :, lane] = pairs[:, None]
-    a, w = codes.reshape(2, -1, 4)
-    got = multiply(
-        SPEC.words(activations, a, narrow=True)[:, 0],
-        SPEC.words(weights, w, narrow=True)[:, 0],
-        True,
-        signed,
-    )
-    np.testing.assert_array_equal(got, dot(weights, activations, w, a) << signed)
-
-
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize(("weight_bits", "bits"), [*PAIRS, (3, 4), (5, 7)])
-def test_mixed_widths(weight_bits, bits, signed):
-    """All 4-bit, 2-bit and mixed pairs; random words where there are four pairs in one."""
-    activations, weights = DybitSpec(bits=bits, signed=signed), DybitSpec(bits=weight_bits)
-    narrow = SPEC.is_narrow(weights, activations)
-    assert narrow == (weight_bits <= 4 and bits <= 4)
-    rng = np.random.default_rng(bits)
-    length = 4 if narrow else 1
-    a = rng.integers(0, 1 << bits, (600, length))
-    w = rng.integers(0, 1 << weight_bits, (600, length))
-    # The largest sums of both signs, and others of the largest activations.
-    a[:6] = (1 << bits) - 1 if not signed else (1 << bits - 1) - 1
-    w[:2], w[2:4], w[4:6] = (1 << weight_bits) - 1, 1, (1 << weight_bits - 1) - 1
-    got = multiply(
-        SPEC.words(activations, a, narrow=narrow)[:, 0],
-        SPEC.words(weights, w, narrow=narrow)[:, 0],
-        narrow,
-        signed,
-    )
-    shift = SPEC.sum_shift(weights, activations)
+def check_words(spec, mode, activations, weights, a, w):
+    """Compare words of codes [n, mode.products] with dot products; other bits are random."""
+    rng = np.random.default_rng(1)
+    words = {}
+    for role, codes, form in (("activation", a, activations), ("weight", w, weights)):
+        used = mode.products * mode.place_bits(role)
+        above = rng.integers(0, 1 << spec.code_bits(role) - used, len(codes), np.uint64)
+        words[role] = spec.words(form, codes, mode, role)[:, 0] | above << np.uint64(used)
+    got = multiply(spec, words["activation"], words["weight"], mode, activations.signed)
+    shift = mode.bits - activations.width + mode.weight_bits - weights.bits
     np.testing.assert_array_equal(got, dot(weights, activations, w, a) << shift)
 
 
-def test_modes_do_not_depend_on_what_is_not_used():
-    """The upper byte of a wide word does not matter; zero is all bits zero in both modes."""
-    words = np.array([0x0012, 0xFF12, 0xA012])
-    first, *others = decoded(words, "activation", False, True)
-    assert all(other == first for other in others)
-    for narrow, zeros in ((False, [0, 0x80]), (True, [0, 0x8888, 0x0800])):
-        for operand in decoded(np.array(zeros), "weight", narrow, True):
-            assert operand.as_bits() == 0
-    (zero,) = decoded(np.array([0]), "activation", True, False)
-    assert zero.as_bits() == 0
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("name", SPECS)
+def test_wide_products(name, signed):
+    """All activations with every third weight; the bench takes all pairs."""
+    pairs = np.stack(np.meshgrid(np.arange(256), np.arange(256)[::3])).reshape(2, -1)
+    if signed or name != "all":  # the sign is all that is new, and other lanes are silent
+        pairs = pairs[:, np.random.default_rng(8).permutation(pairs.shape[1])[:2000]]
+    activations, weights = DybitSpec(bits=8, signed=signed), DybitSpec(bits=8)
+    check_words(SPECS[name], MODES["8x8"], activations, weights, *pairs[:, :, None])
+
+
+LANES = [
+    (name, mode, lane)
+    for name in ("4x8", "4x4", "2x2")
+    for mode in [MODES[name]]
+    for lane in range(mode.products)
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "lane"), LANES)
+def test_every_narrow_product(name, mode, lane):
+    """All pairs of codes in each place of a word, alone and beside random others."""
+    for spec, signed in itertools.product(SPECS.values(), (False, True)):
+        if name not in spec.modes or (signed and not mode.signed):
+            continue
+        activations = DybitSpec(bits=mode.bits, signed=signed)
+        weights = DybitSpec(bits=mode.weight_bits)
+        rng = np.random.default_rng(lane)
+        grid = np.meshgrid(np.arange(1 << mode.bits), np.arange(1 << mode.weight_bits))
+        pairs = np.stack(grid).reshape(2, -1)
+        if signed or spec is not SPEC:
+            pairs = pairs[:, rng.permutation(pairs.shape[1])[:256]]
+        shape = (2, pairs.shape[1], mode.products)
+        a, w = (rng.integers(0, 1 << bits, shape) for bits in (mode.bits, mode.weight_bits))
+        for codes, column in ((a, pairs[0]), (w, pairs[1])):
+            codes[0] = 0
+            codes[:, :, lane] = column
+        a, w = (codes.reshape(-1, mode.products) for codes in (a, w))
+        check_words(spec, mode, activations, weights, a, w)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("weight_bits", "bits"), [*PAIRS, (3, 4), (5, 7), (3, 7)])
+@every_spec
+def test_mixed_widths(spec, weight_bits, bits, signed):
+    """Random words in the fastest mode, and the largest sums of both signs."""
+    activations, weights = DybitSpec(bits=bits, signed=signed), DybitSpec(bits=weight_bits)
+    mode = spec.mode(weights, activations)
+    rng = np.random.default_rng(bits)
+    a = rng.integers(0, 1 << bits, (300, mode.products))
+    w = rng.integers(0, 1 << weight_bits, (300, mode.products))
+    a[:6] = (1 << bits) - 1 if not signed else (1 << bits - 1) - 1
+    w[:2], w[2:4], w[4:6] = (1 << weight_bits) - 1, 1, (1 << weight_bits - 1) - 1
+    check_words(spec, mode, activations, weights, a, w)
+    assert spec.sum_shift(weights, activations) == (
+        mode.bits - activations.width + mode.weight_bits - weights.bits
+    )
+
+
+def test_fastest_mode():
+    """By hand: how many products a cycle makes for all widths and signs."""
+
+    def products(spec, signed):
+        table = {}
+        for weight_bits, bits in PAIRS:
+            activations = DybitSpec(bits=bits, signed=signed)
+            mode = spec.mode(DybitSpec(bits=weight_bits), activations)
+            table[weight_bits, bits] = mode.products
+        return [table[pair] for pair in PAIRS]
+
+    # 8x8, 8x4, 8x2, 4x8, 4x4, 4x2, 2x8, 2x4, 2x2
+    assert products(SPECS["all"], False) == [1, 1, 1, 2, 4, 4, 2, 4, 16]
+    assert products(SPECS["all"], True) == [1, 1, 1, 2, 4, 4, 2, 4, 4]
+    assert products(SPECS["8x8 4x4 2x2"], False) == [1, 1, 1, 1, 4, 4, 1, 4, 16]
+    assert products(SPECS["8x8 4x8 4x4"], False) == [1, 1, 1, 2, 4, 4, 2, 4, 4]
+    assert products(SPECS["8x8 4x4"], False) == [1, 1, 1, 1, 4, 4, 1, 4, 4]
+
+
+@every_spec
+def test_zeros(spec):
+    """A word of zeros is decoded to no bit in all modes, and nothing above its codes matters."""
+    for name in spec.modes:
+        mode = MODES[name]
+        for role in ROLES:
+            place = mode.place_bits(role)
+            minus_zero = sum(1 << place * lane + place - 1 for lane in range(mode.products))
+            words = [0] if role == "activation" else [0, minus_zero]
+            for operand in decoded(spec, words, role, mode, True):
+                assert operand.as_bits() == 0
 
 
 def cuts(bits, signed):
@@ -154,8 +200,8 @@ def test_encoder(bits, signed):
 def draw_layer(rng):
     """Formats of any widths, and a result of about the size of the sums."""
     weight_bits, bits, result_bits = rng.integers(2, 9, 3).tolist()
-    if rng.random() < 0.5:  # half of them narrow
-        weight_bits, bits = min(weight_bits, 4), min(bits, 4)
+    limit = int(rng.choice([8, 4, 2]))
+    weight_bits, bits = min(weight_bits, limit), min(bits, max(limit, 8 * int(rng.integers(2))))
     signs = rng.integers(2, size=2).astype(bool).tolist()
     return (
         DybitSpec(bits=weight_bits, scale=float(rng.uniform(0.1, 1))),
@@ -164,19 +210,22 @@ def draw_layer(rng):
     )
 
 
-def test_modes_change_between_layers():
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_modes_change_between_layers(pipelined):
     """Dot products through the streaming unit, with other formats for each, under pauses."""
     rng = np.random.default_rng(5)
     random.seed(5)
-    dut = Mac(DybitFusedDatapath(SPEC))
+    dut = Mac(DybitFusedDatapath(SPEC), pipelined=pipelined)
     layers = [draw_layer(rng) for _ in range(60)]
-    assert {SPEC.is_narrow(weights, activations) for weights, activations, _ in layers} == {0, 1}
+    assert {SPEC.mode(weights, activations).index for weights, activations, _ in layers} == {
+        *range(4)
+    }
 
     async def testbench(ctx):
         for layer in layers:
             weights, activations, result = layer
-            narrow = SPEC.is_narrow(weights, activations)
-            length = int(rng.integers(1, 20))
+            mode = SPEC.mode(weights, activations)
+            length = int(rng.integers(1, 40))
             w = rng.integers(0, 1 << weights.bits, length)
             a = rng.integers(0, 1 << activations.bits, length)
             bias, relu = int(rng.integers(-500, 500)), bool(rng.integers(2))
@@ -185,12 +234,12 @@ def test_modes_change_between_layers():
             ctx.set(dut.bias, bias << SPEC.sum_shift(weights, activations))
             ctx.set(dut.relu, relu)
             rows = zip(
-                SPEC.words(activations, a, narrow=narrow).tolist(),
-                SPEC.words(weights, w, narrow=narrow).tolist(),
+                SPEC.words(activations, a, mode, "activation").tolist(),
+                SPEC.words(weights, w, mode, "weight").tolist(),
                 strict=True,
             )
             rows = list(rows)
-            assert len(rows) == (-(-length // 4) if narrow else length)
+            assert len(rows) == -(-length // mode.products)
             for index, (activation, weight) in enumerate(rows):
                 pair = {"activation": activation, "weight": weight, "last": index == len(rows) - 1}
                 await stream_put(ctx, dut.i, pair, gap=0.3)
@@ -202,20 +251,91 @@ def test_modes_change_between_layers():
     run(dut, testbench)
 
 
+@pytest.mark.parametrize("latency", [1, 2])
+def test_registers_of_products(latency):
+    """Each term comes as many moves later as stated, as without registers, in any mix of modes."""
+    rng = np.random.default_rng(latency)
+    operands = {"activation": [], "weight": []}
+    for mode in MODES.values():
+        for role, column in operands.items():
+            bits = mode.products * mode.place_bits(role)
+            words = rng.integers(0, 1 << bits, 25, np.uint64).tolist()
+            column += decoded(SPEC, words, role, mode, mode.signed)
+    order = rng.permutation(len(operands["weight"])).tolist()
+    expected = apply_comb(
+        DybitFusedProduct(SPEC),
+        {role: [column[index] for index in order] for role, column in operands.items()},
+        ["term", "carry"],
+    )
+    dut = DybitFusedProduct(SPEC, latency=latency)
+    got = []
+
+    async def testbench(ctx):
+        for step, index in enumerate(order):
+            for role, column in operands.items():
+                ctx.set(getattr(dut, role), column[index])
+            while True:
+                move = int(rng.integers(2))
+                ctx.set(dut.move, move)
+                if step >= latency:
+                    seen = (ctx.get(dut.term), ctx.get(dut.carry))
+                    assert seen == (
+                        expected["term"][step - latency],
+                        expected["carry"][step - latency],
+                    )
+                    got.append(seen)
+                await ctx.tick()
+                if move:
+                    break
+
+    run(dut, testbench)
+    assert len(got) > len(order)
+
+
 def test_widths():
-    """Words of four narrow products are no larger than a wide product."""
+    """Words of narrow products are no larger than a wide product."""
     assert SPEC.product_width == 28
     assert DybitFusedMacSpec(length=2048).accumulator_width == 39
-    assert [SPEC.code_bits(role) for role in ("activation", "weight")] == [16, 16]
+    widths = {name: [spec.code_bits(role) for role in ROLES] for name, spec in SPECS.items()}
+    assert widths == {
+        "8x8 4x4 2x2": [32, 32],
+        "8x8 4x8 4x4": [16, 16],
+        "8x8 4x4": [16, 16],
+        "all": [32, 32],
+    }
 
 
 def test_words():
     """By hand: codes in the upper bits of their places, the first in the lowest place."""
     codes = np.array([[1, 2, 3, 0, 1]])
-    assert SPEC.words(DybitSpec(bits=2), codes, narrow=True).tolist() == [[0x0C84, 0x0004]]
-    assert SPEC.words(DybitSpec(bits=3), codes, narrow=False).tolist() == [[32, 64, 96, 0, 32]]
+
+    def words(name, bits, role):
+        return SPEC.words(DybitSpec(bits=bits), codes, MODES[name], role).tolist()
+
+    assert words("4x4", 2, "weight") == [[0x0C84, 0x0004]]
+    assert words("8x8", 3, "activation") == [[32, 64, 96, 0, 32]]
+    assert words("4x8", 4, "weight") == [[0x21, 0x03, 0x01]]
+    assert words("4x8", 8, "activation") == [[0x0201, 0x0003, 0x0001]]
+    assert words("2x2", 2, "weight") == [[0b01_00_11_10_01]]
     with pytest.raises(ValueError, match=r"spec\.bits must be between 2 and 4, not 5"):
-        SPEC.words(DybitSpec(bits=5), codes, narrow=True)
+        SPEC.words(DybitSpec(bits=5), codes, MODES["4x4"], "weight")
+
+
+def test_settings():
+    """By hand: mode, signs, and the result's scale in last places of its widest code."""
+    one = {bits: 2.0 ** (bits - 1) for bits in range(1, 9)}  # last place 1
+    weights = DybitSpec(bits=2, scale=one[1])
+    activations = DybitSpec(bits=2, signed=False, scale=one[2])
+    result = DybitSpec(bits=8, signed=False, scale=one[8])
+    assert SPEC.settings(weights, activations, result) == {
+        "activation_mode": 3,
+        "weight_mode": 3,
+        "activation_has_sign": 0,
+        "result_mult": 1 << 15,
+        "result_shift": 16,
+        "result_drop": 0,
+        "result_has_sign": 0,
+    }
 
 
 def test_settings_refused():
@@ -236,6 +356,14 @@ def test_settings_refused():
 def test_bad_parameters():
     with pytest.raises(ValueError, match="bits must be between 8 and 8, not 4"):
         DybitFusedMacSpec(bits=4)
+    with pytest.raises(TypeError, match="modes must be a tuple, not '8x8'"):
+        DybitFusedMacSpec(modes="8x8")
+    for modes in (("8x8",), ("4x4", "2x2"), ("8x8", "4x4", "8x4"), ("8x8", "4x4", "4x4")):
+        with pytest.raises(ValueError, match="modes must be 8x8 and 4x4, and more of 8x8, 4x8, "):
+            DybitFusedMacSpec(modes=modes)
+    for make in (DybitFusedProduct, DybitFusedEncoder):
+        with pytest.raises(ValueError, match=r"latency must be between 0 and [25], not -1"):
+            make(SPEC, latency=-1)
     for make in (
         DybitFusedProduct,
         DybitFusedEncoder,
