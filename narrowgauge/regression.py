@@ -352,7 +352,8 @@ def _mapped(design: VerilogDesign, library_name: str) -> str:
     """Netlist of a design, flattened, and what its cells do."""
     library = _library(library_name)
     mapped = map_netlist(design.text, design.top, library, timeout_s=MAPPING_S)
-    return f"{mapped.verilog}\n{cell_models(library, mapped.cells_by_type)}"
+    models = cell_models(library, mapped.cells_by_type, any_state=True)
+    return f"{mapped.verilog}\n{models}"
 
 
 def port_layouts(component: "wiring.Component[Any]") -> dict[str, dict[str, Any]]:

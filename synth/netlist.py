@@ -368,10 +368,10 @@ def _immediate_pins(instance: Instance) -> tuple[str, ...] | None:
     return tuple({name for control in controls for name in control.inputs}) or None
 
 
-def cell_models(library: CellLibrary, names: Iterable[str]) -> str:
+def cell_models(library: CellLibrary, names: Iterable[str], *, any_state: bool = False) -> str:
     """Write the behaviour of cells as Verilog, for simulation of mapped netlists.
 
-    Cells have no delay, and flip-flops start at 0.
+    Cells have no delay.
 
     Parameters
     ----------
@@ -379,6 +379,8 @@ def cell_models(library: CellLibrary, names: Iterable[str]) -> str:
         Where the functions of the cells stand.
     names : iterable of str
         Cells to write.
+    any_state : bool
+        Whether flip-flops start at random values, as those of a chip do, and not at 0.
 
     Returns
     -------
@@ -398,16 +400,20 @@ def cell_models(library: CellLibrary, names: Iterable[str]) -> str:
         lines = [f"  input {pin};" for pin in cell.inputs]
         lines += [f"  output {pin};" for pin in cell.outputs]
         if cell.ff is not None:
-            lines += _flip_flop_model(cell.ff)
+            lines += _flip_flop_model(cell.ff, "$random" if any_state else "0")
         lines += [f"  assign {pin} = {function};" for pin, function in cell.functions.items()]
         ports = ", ".join([*cell.inputs, *cell.outputs])
         texts.append("\n".join([f"module {name}({ports});", *lines, "endmodule\n"]))
     return "\n".join(texts)
 
 
-def _flip_flop_model(ff: FlipFlop) -> list[str]:
+def _flip_flop_model(ff: FlipFlop, start: str) -> list[str]:
     events = [f"{'posedge' if ff.clock_edge == 'rising' else 'negedge'} {ff.clock}"]
-    lines = [f"  reg {ff.state} = 0;", f"  wire {ff.inverted_state} = ~{ff.state};"]
+    lines = [
+        f"  reg {ff.state};",
+        f"  initial {ff.state} = {start};",
+        f"  wire {ff.inverted_state} = ~{ff.state};",
+    ]
     action = f"{ff.state} <= {ff.next_state};"
     # The later one is tested first: both at once preset.
     for name, function, value in (("clear", ff.clear, 0), ("preset", ff.preset, 1)):

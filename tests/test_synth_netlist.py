@@ -516,7 +516,8 @@ module CLEARED(D, C, R, Q, N);
   input R;
   output Q;
   output N;
-  reg IQ = 0;
+  reg IQ;
+  initial IQ = 0;
   wire IQN = ~IQ;
   wire clear_ = R;
   always @(posedge C or posedge clear_) if (clear_) IQ <= 0; else IQ <= D;
@@ -526,5 +527,6 @@ endmodule
 """
     )
     assert "always @(negedge C) IQ <= D;" in cell_models(LIBRARY, ["FALL"])
+    assert "initial IQ = $random;" in cell_models(LIBRARY, ["FALL"], any_state=True)
     with pytest.raises(ValueError, match="names must be cells of hand, not 'NAND'"):
         cell_models(LIBRARY, ["INV", "NAND"])
