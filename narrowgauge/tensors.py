@@ -78,6 +78,8 @@ def layer_tensors(spec: str) -> Arrays:
 def pool_tensors(spec: str) -> Arrays:
     """Operands and stored results of the pooled layers of the embedded network as retrained.
 
+    All output pixels of one image are there.
+
     Parameters
     ----------
     spec : str
@@ -100,16 +102,16 @@ def pool_tensors(spec: str) -> Arrays:
         operands = stream.operands
         if not isinstance(operands, PoolOperands) or stream.output_codes is None:
             continue
-        rows = np.linspace(0, len(operands.activation_codes) - 1, LAYER_ROWS).astype(int)
         arrays |= {
             "pool": operands.spec.pool,
             "lut_range_exp": np.array(operands.spec.lut_range_exp),
             "exact": np.array(operands.spec.exact),
-            f"{stream.name}/activations": operands.activation_codes[rows],
+            f"{stream.name}/activations": operands.activation_codes,
             f"{stream.name}/channels": np.array(operands.channels),
             f"{stream.name}/indices": operands.indices,
             f"{stream.name}/bias_q": operands.bias_q,
-            f"{stream.name}/results": stream.output_codes[rows],
+            f"{stream.name}/accumulators": operands.accumulators,
+            f"{stream.name}/results": stream.output_codes,
             f"{stream.name}/relu": np.array(stream.relu),
             f"{stream.name}/activations_format": np.array(str(operands.activation_spec)),
             f"{stream.name}/result_format": np.array(str(stream.output_codec)),

@@ -11,10 +11,12 @@ from golden.weight_pool import WeightPoolSpec
 from sim.drivers import PATIENCE, Device, check, read
 from sim.layout import pack
 from sim.parameters import load
+from sim.weight_pool import PoolBins
 
 PARAMETERS = load()
 SYSTEM = PARAMETERS.system
 SPEC = SYSTEM.mac
+BINS = PoolBins(PARAMETERS.coverage, SPEC)
 
 #: Layers with settings of their own.
 LAYER_COUNT = 32 if PARAMETERS.thorough else 16
@@ -22,10 +24,14 @@ LAYER_COUNT = 32 if PARAMETERS.thorough else 16
 #: Phases of a pixel in which it is reset, if not all of them.
 SOME_PHASES = 8
 
-#: Layers of the network, and pixels of each, if not all that are given.
+#: Layers of the network, if not all, and pixels of each of them.
 SOME_LAYERS = 2
+SOME_PIXELS = 5
 
 STREAMS = ("i", "indices")
+
+WAITS = ("i waits", "i pauses", "indices wait", "indices pause", "o waits", "o is taken at once")
+PARAMETERS.coverage.declare("streams", WAITS)
 
 
 class Engine(Device):
@@ -89,6 +95,7 @@ class Engine(Device):
         offering, sent = [False, False], [0, 0]
         results, accepted, taken = [], [], []
         held, begin, last_move = None, self.cycle, self.cycle
+        seen = dict.fromkeys(WAITS, 0)
         while len(taken) < count or sent != [len(part) for part in words]:
             if cycles is not None and self.cycle - begin >= cycles:
                 break
@@ -105,13 +112,20 @@ class Engine(Device):
 
             moved = False
             for number, stream in enumerate(STREAMS):
+                waits, pauses = WAITS[2 * number : 2 * number + 2]
                 if offering[number] and getattr(dut, f"{stream}__ready").value == 1:
                     offering[number] = False
                     sent[number] += 1
                     moved = True
                     if number == 0:
                         accepted.append(self.cycle)
+                elif offering[number]:
+                    seen[waits] += 1
+                elif sent[number] < len(words[number]):
+                    seen[pauses] += 1
             word = read(dut.o__payload) if dut.o__valid.value == 1 else None
+            if word is not None:
+                seen["o is taken at once" if ready and held is None else "o waits"] += 1
             assert held is None or word == held, f"result {held:#x} waits, but becomes {word}"
             held = word
             if word is not None and ready:
@@ -125,6 +139,8 @@ class Engine(Device):
             )
             await self.tick()
         self.rest()
+        for name, number in seen.items():
+            PARAMETERS.coverage.hit("streams", name, number)
         return results, accepted, taken
 
     async def compare(self, rng, layer, context, *, gaps=(0.0, 0.0, 0.0)):
@@ -147,6 +163,7 @@ class Engine(Device):
                 f"bias {layer.bias_q[output]}, {dict(layer.settings)}"
             ),
         )
+        BINS.count(layer)
         return accepted, taken
 
 
@@ -196,13 +213,16 @@ async def every_row_and_index(dut):
     most = min(SPEC.entries, SPEC.max_outputs)
     addresses = np.arange(1 << SPEC.group)
     codes = addresses[:, None] >> np.arange(SPEC.group) & 1
-    # Twice: with the sign of the entries, and, where a code has too few bits, with the lowest.
+    activations = FixedSpec(bits=1, frac_bits=0, signed=False)
+    result = FixedSpec(bits=SPEC.bits, frac_bits=0)
+    # Whole entries; where a code has too few bits, its upper ones; halves, half of which are ties;
+    # and twice the entries, many of which are too large.
+    excess = max(SPEC.entry_bits - SPEC.bits, 0)
     for first in range(0, SPEC.entries, most):
         indices = np.arange(first, min(first + most, SPEC.entries))[None]
-        for shift in sorted({0, max(SPEC.entry_bits - SPEC.bits, 0)}):
-            entries = pool.table[:, indices[0]].astype(np.int64)
-            activations = FixedSpec(bits=1, frac_bits=0, signed=False)
-            result = FixedSpec(bits=SPEC.bits, frac_bits=0)
+        entries = pool.table[:, indices[0]].astype(np.int64)
+        for shift, relu in ((0, False), (excess, False), (1, False), (-1, False), (-1, True)):
+            sums = np.where(relu & (entries < 0), 0, entries)
             layer = SYSTEM.layer(
                 pool,
                 activations,
@@ -211,24 +231,40 @@ async def every_row_and_index(dut):
                 channels=SPEC.group,
                 indices=indices,
                 bias_q=np.zeros(indices.shape[1], np.int64),
-                codes_out=result.rescale(entries, 2.0**-shift) if shift else _clamped(entries),
-                relu=False,
+                sums=entries,
+                codes_out=result.rescale(sums, 2.0**-shift),
+                relu=relu,
             )
             settings = dict(layer.settings) | {"mult": 1 << 15, "shift": 15 + shift}
             layer = dataclasses.replace(layer, settings=settings)
             await engine.compare(rng, layer, f"entries shifted by {shift}")
 
 
-def _clamped(entries):
-    half = 1 << SPEC.bits - 1
-    return np.clip(entries, -half, half - 1)
+async def run_network_layer(engine, pool, rng, name, rows, gaps):
+    """Run output pixels of a layer; results are what the golden network stores."""
+    arrays = PARAMETERS.arrays
+    activations, result = (
+        parse(str(arrays[f"{name}/{key}_format"])).spec() for key in ("activations", "result")
+    )
+    layer = SYSTEM.layer(
+        pool,
+        activations,
+        result,
+        codes=arrays[f"{name}/activations"][rows],
+        channels=int(arrays[f"{name}/channels"]),
+        indices=arrays[f"{name}/indices"],
+        bias_q=arrays[f"{name}/bias_q"],
+        sums=arrays[f"{name}/accumulators"][rows],
+        codes_out=arrays[f"{name}/results"][rows],
+        relu=bool(arrays[f"{name}/relu"]),
+    )
+    await engine.compare(rng, layer, name, gaps=gaps)
 
 
-@cocotb.test(skip=not PARAMETERS.arrays)
-async def network_layers(dut):
-    """Layers of a network retrained with a pool; results are what the golden network stores."""
-    rng = PARAMETERS.rng("network_layers")
-    engine, _ = await start(dut, rng)
+async def start_network(dut, rng):
+    """Engine with the table of the network; its pool, and the names of its layers."""
+    engine = Engine(dut, PARAMETERS)
+    await engine.start()
     arrays = PARAMETERS.arrays
     pool = WeightPoolSpec(
         pool=arrays["pool"],
@@ -238,23 +274,30 @@ async def network_layers(dut):
         exact=bool(arrays["exact"]),
     )
     await engine.load(pool)
-    names = sorted({key.split("/")[0] for key in arrays if "/" in key})
+    return engine, pool, sorted({key.split("/")[0] for key in arrays if "/" in key})
+
+
+@cocotb.test(skip=not PARAMETERS.arrays)
+async def network_layers(dut):
+    """Run some pixels of layers of a network retrained with a pool, with gaps in all streams."""
+    rng = PARAMETERS.rng("network_layers")
+    engine, pool, names = await start_network(dut, rng)
     for name in names if PARAMETERS.thorough else names[:SOME_LAYERS]:
-        activations, result = (
-            parse(str(arrays[f"{name}/{key}_format"])).spec() for key in ("activations", "result")
-        )
-        layer = SYSTEM.layer(
-            pool,
-            activations,
-            result,
-            codes=arrays[f"{name}/activations"],
-            channels=int(arrays[f"{name}/channels"]),
-            indices=arrays[f"{name}/indices"],
-            bias_q=arrays[f"{name}/bias_q"],
-            codes_out=arrays[f"{name}/results"],
-            relu=bool(arrays[f"{name}/relu"]),
-        )
-        await engine.compare(rng, layer, name, gaps=(0.1, 0.1, 0.1))
+        pixels = len(PARAMETERS.arrays[f"{name}/results"])
+        rows = np.unique(np.linspace(0, pixels - 1, SOME_PIXELS).astype(int))
+        await run_network_layer(engine, pool, rng, name, rows, (0.1, 0.1, 0.1))
+
+
+@cocotb.test(skip=not PARAMETERS.arrays)
+async def whole_layer(dut):
+    """Run all pixels of a convolution of the network, as fast as it goes."""
+    rng = PARAMETERS.rng("whole_layer")
+    engine, pool, names = await start_network(dut, rng)
+    # The one with the fewest pixels; of those, the one with the most outputs.
+    arrays = PARAMETERS.arrays
+    sizes = {name: arrays[f"{name}/results"].shape for name in names}
+    name = min(names, key=lambda name: (sizes[name][0], -sizes[name][1]))
+    await run_network_layer(engine, pool, rng, name, slice(None), (0.0, 0.0, 0.0))
 
 
 @cocotb.test()
@@ -308,26 +351,39 @@ async def cycle_count(dut):
     rng = PARAMETERS.rng("cycle_count")
     engine, pool = await start(dut, rng)
     most = SPEC.rows(SPEC.max_outputs)
-    sizes = {(bits, rows) for bits in range(1, SPEC.max_act_bits + 1) for rows in (1, 2, bits)}
-    sizes |= {(SPEC.max_act_bits, 9), (1, 5)}
-    for act_bits, rows in sorted(sizes):
+    # So many groups to a pixel that its codes never take longer; and one, where they do.
+    sizes = {
+        (bits, rows, SPEC.finish_steps)
+        for bits in range(1, SPEC.max_act_bits + 1)
+        for rows in (1, bits)
+    }
+    sizes |= {(SPEC.max_act_bits, 9, SPEC.finish_steps), (1, 5, SPEC.finish_steps), (1, 2, 1)}
+    pixels = 4
+    for act_bits, rows, blocks in sorted(sizes):
         outputs = min(min(rows, most) * SPEC.lanes, SPEC.max_outputs)
         layer = draw_layer(
             rng,
             pool,
             act_bits=act_bits,
             outputs=outputs,
-            channels=2 * SPEC.group,
+            channels=blocks * SPEC.group,
             kernel=(1, 1),
-            pixels=6,
+            pixels=pixels,
         )
-        context = f"{act_bits} bits and {outputs} outputs"
+        context = f"{act_bits} bits, {outputs} outputs and {blocks} groups"
         accepted, taken = await engine.compare(rng, layer, context)
         period = SPEC.cycles(act_bits, outputs)
-        # The first groups fill the pipeline.
-        steady = np.diff(accepted[5:])
-        check(np.full(len(steady), period), steady, lambda n, c=context: f"period {n} of {c}")
-        first = accepted[0] + period + PARAMETERS.attributes["latency"][act_bits - 1]
-        starts = first + 2 * period * np.arange(6)
-        got = np.array(taken).reshape(6, -1)
-        check(starts, got[:, 0], lambda n, c=context: f"cycle of the first code of pixel {n}, {c}")
+        assert period == max(act_bits, -(-outputs // SPEC.lanes))
+        pixel = max(blocks * period, SPEC.finish_cycles(outputs))
+        if pixel == blocks * period:
+            # The first groups fill the pipeline.
+            steady = np.diff(accepted[5:])
+            check(np.full(len(steady), period), steady, lambda n, c=context: f"period {n} of {c}")
+        latency = PARAMETERS.attributes["latency"][act_bits - 1]
+        first = accepted[0] + (blocks - 1) * period + latency
+        got = np.array(taken).reshape(pixels, -1)[:, 0]
+        check(
+            first + pixel * np.arange(pixels),
+            got,
+            lambda n, c=context: f"cycle of the first code of pixel {n}, {c}",
+        )

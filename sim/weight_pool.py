@@ -10,8 +10,9 @@ import numpy.typing as npt
 from golden.fixed import FixedSpec
 from golden.weight_pool import WeightPoolFormat, WeightPoolSpec
 from golden.weight_pool_engine import EngineSpec
+from sim.coverage import Coverage
 
-__all__ = ["PoolLayer", "PoolSystem", "make_system"]
+__all__ = ["PoolBins", "PoolLayer", "PoolSystem", "make_system"]
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -30,6 +31,8 @@ class PoolLayer:
         Activations of each pixel.
     indices : ndarray of int, [blocks, n]
         Pool vectors, in the published order.
+    sums : ndarray of int64, [m, n]
+        Exact sums, of which codes are made.
     expected : ndarray of int, [m, n]
         Codes, of all the bits of the port.
     """
@@ -38,12 +41,20 @@ class PoolLayer:
     bias_q: Integers
     groups: Integers
     indices: Integers
+    sums: Integers
     expected: Integers
 
     @property
     def outputs(self) -> int:
         """Output channels."""
         return self.indices.shape[1]
+
+    @property
+    def addresses(self) -> Integers:
+        """Address that each plane is, [m, blocks, planes], the lowest plane first."""
+        bits = np.arange(self.settings["top_plane"] + 1)
+        planes = self.groups[..., None, :].astype(np.int64) >> bits[:, None] & 1
+        return planes @ (1 << np.arange(planes.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class PoolSystem:
             channels=channels,
             indices=indices.reshape(-1, outputs),
             bias_q=bias_q,
+            sums=sums,
             codes_out=result.rescale(
                 sums,
                 pool.accumulator_unit(activations),
@@ -120,10 +132,11 @@ class PoolSystem:
         channels: int,
         indices: Integers,
         bias_q: Integers,
+        sums: Integers,
         codes_out: Integers,
         relu: bool,
     ) -> PoolLayer:
-        """Layer of given codes [m, k] and results [m, n]."""
+        """Layer of given codes [m, k], exact sums and results [m, n]."""
         settings = self.mac.settings(pool, activations, result, indices.shape[1])
         integers = np.asarray(codes_out, np.int64)
         if result.signed:
@@ -134,8 +147,83 @@ class PoolSystem:
             bias_q=bias_q,
             groups=self.mac.activation_words(codes, channels),
             indices=indices,
+            sums=np.asarray(sums, np.int64),
             expected=integers & (1 << self.mac.bits) - 1,
         )
+
+
+#: What can become of a sum.
+RESULTS = (
+    "below all values",
+    "above all values",
+    "zero",
+    "tie, rounded up",
+    "tie, rounded down",
+    "cleared by ReLU",
+)
+
+
+class PoolBins:
+    """Counts what a bench has compared.
+
+    Parameters
+    ----------
+    coverage : Coverage
+        Gets the groups.
+    spec : EngineSpec
+        The design.
+    """
+
+    def __init__(self, coverage: Coverage, spec: EngineSpec):
+        self.coverage = coverage
+        self.spec = spec
+        for bank in range(spec.banks):
+            coverage.declare(f"row of table {bank}", range(1 << spec.address_bits))
+        coverage.declare("index", range(spec.entries))
+        for bits in range(1, spec.max_act_bits + 1):
+            coverage.declare("activations", [f"{bits} bits", f"{bits} bits, signed"])
+        coverage.declare("first plane", ["added", "subtracted", "of zeros"])
+        coverage.declare("bias", ["negative", "positive"])
+        coverage.declare("outputs", ["one row", "several rows"])
+        if spec.lanes > 1:
+            coverage.declare("outputs", ["lanes left over"])
+        coverage.declare("result", RESULTS)
+
+    def count(self, layer: PoolLayer) -> None:
+        """Count everything about a layer."""
+        count, mark, spec = self.coverage.count, self.coverage.mark, self.spec
+        settings, addresses = layer.settings, layer.addresses
+        for bank in range(spec.banks):
+            rows = addresses >> bank * spec.address_bits & (1 << spec.address_bits) - 1
+            count(f"row of table {bank}", rows)
+        count("index", layer.indices)
+        kind = ", signed" if settings["has_sign"] else ""
+        count("activations", f"{settings['top_plane'] + 1} bits{kind}")
+        moves = addresses[..., -1] != 0
+        mark(
+            "first plane",
+            {"subtracted" if settings["has_sign"] else "added": moves, "of zeros": ~moves},
+        )
+        mark("bias", {"negative": layer.bias_q < 0, "positive": layer.bias_q > 0})
+        count("outputs", "one row" if layer.outputs <= spec.lanes else "several rows")
+        if layer.outputs % spec.lanes:
+            count("outputs", "lanes left over")
+        mark("result", self._results(layer))
+
+    def _results(self, layer: PoolLayer) -> dict[str, npt.NDArray[np.bool_]]:
+        settings = layer.settings
+        cleared = (layer.sums < 0) & bool(settings["relu"])
+        product = np.where(cleared, 0, layer.sums) * settings["mult"]
+        step = 1 << settings["shift"]
+        whole, rest = np.divmod(product, step)
+        largest = settings["largest"]
+        lowest = -largest - 1 if settings["result_has_sign"] else 0
+        # Half a step beyond the limits is where values are cut off.
+        above = 2 * product > (2 * largest + 1) * step
+        below = 2 * product < (2 * lowest - 1) * step
+        tie = (2 * rest == step) & ~above & ~below
+        masks = (below, above, layer.sums == 0, tie & (whole % 2 == 1), tie & (whole % 2 == 0))
+        return dict(zip(RESULTS, (*masks, cleared), strict=True))
 
 
 def make_system(fields: Mapping[str, Any]) -> PoolSystem:

@@ -240,6 +240,7 @@ def test_retrained_network(entries, options):
                 channels=operands.channels,
                 indices=operands.indices,
                 bias_q=operands.bias_q,
+                sums=operands.accumulators[kept],
                 codes_out=stream.output_codes[kept],
                 relu=stream.relu,
             )
@@ -268,6 +269,7 @@ def test_zero_point():
         channels=8,
         indices=indices.reshape(9, 5),
         bias_q=-77 * pool.table[-1].astype(int)[indices.reshape(9, 5)].sum(axis=0),
+        sums=sums.reshape(-1, 5),
         codes_out=result.rescale(sums, pool.accumulator_unit(activations)).reshape(-1, 5),
         relu=False,
     )

@@ -1,12 +1,14 @@
 """What the bench of the look-up engine takes for granted, against exact fractions."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from golden.fixed import FixedSpec
-from sim.weight_pool import make_system
+from sim.coverage import Coverage
+from sim.weight_pool import PoolBins, make_system
 from tests.weight_pool_oracle import oracle_requantise, oracle_result, oracle_table
 
 FIELDS = {"entries": 5, "lanes": 2, "max_outputs": 6, "length": 40}
@@ -42,6 +44,7 @@ def test_random_layer(layout, has_sign, act_bits):
         total = int(layer.bias_q[output])
         for codes, indices in zip(layer.groups[pixel].tolist(), layer.indices, strict=True):
             total += oracle_result(table, int(indices[output]), codes, act_bits, has_sign)
+        assert layer.sums[pixel, output] == total
         if settings["relu"]:
             total = max(total, 0)
         code = oracle_requantise(total, real, low, settings["largest"])
@@ -74,6 +77,7 @@ def test_given_layer():
         channels=9,
         indices=np.array([[0, 4], [2, 3]]),
         bias_q=np.array([1, 2]),
+        sums=np.array([[200, -9]]),
         codes_out=np.array([[15, 7]]),
         relu=True,
     )
@@ -81,3 +85,49 @@ def test_given_layer():
     assert layer.expected.tolist() == [[255, 7]]
     assert layer.settings["largest"] == 7
     assert layer.settings["relu"] == 1
+
+
+def test_bins():
+    """Rows, indices and what becomes of sums, by hand."""
+    system = make_system(FIELDS)
+    pool = system.random_pool(np.random.default_rng(1))
+    layer = system.layer(
+        pool,
+        FixedSpec(bits=2, frac_bits=0),
+        FixedSpec(bits=3, frac_bits=0),
+        codes=np.array([[3, 1, 0, 2, 0, 0, 0, 0]] * 2),
+        channels=8,
+        indices=np.array([[0, 4, 4]]),
+        bias_q=np.array([1, -2, 0]),
+        # In steps of 4: 3.5 is too large, 3.25 is not; -4.5 is not too small, -4.75 is.
+        sums=np.array([[14, 13, 6], [-18, -19, 10]]),
+        codes_out=np.zeros((2, 3), int),
+        relu=False,
+    )
+    layer = replace(layer, settings=dict(layer.settings) | {"mult": 1, "shift": 2})
+    coverage = Coverage()
+    bins = PoolBins(coverage, system.mac)
+    bins.count(layer)
+    counts = coverage.counts
+    # Plane 0 is channels 0 and 1, plane 1 channels 0 and 3.
+    assert {name: n for name, n in counts["row of table 0"].items() if n} == {"3": 2, "9": 2}
+    assert {name: n for name, n in counts["index"].items() if n} == {"0": 1, "4": 2}
+    assert {name for name, n in counts["activations"].items() if n} == {"2 bits, signed"}
+    assert counts["first plane"] == {"added": 0, "subtracted": 2, "of zeros": 0}
+    assert counts["bias"] == {"negative": 1, "positive": 1}
+    assert counts["outputs"] == {"one row": 0, "several rows": 1, "lanes left over": 1}
+    # 14 / 4 is a tie that would be 4, 6 / 4 becomes 2 and -18 / 4 becomes -4; 10 / 4 becomes 2.
+    assert counts["result"] == {
+        "below all values": 1,
+        "above all values": 0,
+        "zero": 0,
+        "tie, rounded up": 3,
+        "tie, rounded down": 1,
+        "cleared by ReLU": 0,
+    }
+    rectified = replace(layer, settings=dict(layer.settings) | {"relu": 1, "shift": 1})
+    bins.count(rectified)
+    # 14, 13 and 10 halves are beyond 3, 6 halves are not; both negative sums are cleared.
+    assert counts["result"]["above all values"] == 3
+    assert counts["result"]["cleared by ReLU"] == 2
+    assert counts["result"]["tie, rounded up"] == 3
