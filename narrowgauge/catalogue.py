@@ -31,7 +31,10 @@ __all__ = ["DESIGNS", "SYSTEMS", "UNITS", "Design", "Options", "System", "Unit",
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Hardware parameters that a format does not have; see :class:`golden.mac.ArraySpec`."""
+    """Hardware parameters that a format does not have; see :class:`golden.mac.ArraySpec`.
+
+    ``outputs`` and ``requantisers`` are of :class:`golden.weight_pool_engine.EngineSpec`.
+    """
 
     rows: int = 16
     cols: int = 16
@@ -39,6 +42,8 @@ class Options:
     decoders: str = "edge"
     zero_gating: bool = False
     lanes: int = 8
+    outputs: int = 256
+    requantisers: int = 1
     pipelined: bool = False
     carry_save: bool = False
 
@@ -275,6 +280,18 @@ def _pool_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
     return pool_tensors(spec)
 
 
+def _engine(form: Any, options: Options) -> WeightPoolDatapath:
+    spec = EngineSpec.for_format(
+        form,
+        options.length,
+        lanes=options.lanes,
+        max_outputs=options.outputs,
+        requantisers=options.requantisers,
+        pipelined=options.pipelined,
+    )
+    return WeightPoolDatapath(spec)
+
+
 def _engine_attributes(engine: WeightPoolEngine) -> dict[str, Any]:
     spec = engine.spec
     return {"latency": [spec.latency(bits) for bits in range(1, spec.max_act_bits + 1)]}
@@ -343,8 +360,18 @@ UNITS: dict[str, Unit] = {
         description="bit-serial look-up engine: a table row per plane, lanes that gather by index",
         bench="sim.tb_weight_pool",
         build=lambda datapath, options: WeightPoolEngine(datapath.spec),
+        options=("length", "lanes", "outputs", "requantisers", "pipelined"),
         attributes=_engine_attributes,
         arrays=_pool_tensors,
+        sizes=(
+            Options(),
+            Options(lanes=3, outputs=64, pipelined=True),
+            Options(lanes=16, outputs=64, requantisers=4),
+        ),
+        gate_sizes=(Options(lanes=2, outputs=5, length=40),),
+        # Memories become registers.
+        gate_spec="weight_pool3:group=4,layout=nibble,act_bits=3",
+        datapath=_engine,
     ),
     "tile": Unit(
         description="rows of dot products with shared scales, from bfloat16 through an ADC to "

@@ -214,6 +214,9 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.option("--rows", type=int, help="Rows of an array (16).")
 @click.option("--cols", type=int, help="Columns of an array (16).")
 @click.option("--length", type=int, help="Longest dot product, held exactly (2048).")
+@click.option("--lanes", type=int, help="Lanes of a tile or a look-up engine (8).")
+@click.option("--outputs", type=int, help="Most outputs of a layer of a look-up engine (256).")
+@click.option("--requantisers", type=int, help="Requantisers of a look-up engine (1).")
 @click.option(
     "--decoders",
     type=click.Choice(["edge", "pe"]),
