@@ -6,6 +6,7 @@ in um2, capacitance in fF, time in ns, energy in pJ, leakage in nW.
 
 import hashlib
 import itertools
+import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from synth.liberty import Function
 from synth.liberty_writer import write_liberty
 
 __all__ = [
+    "IDENTIFIER",
     "Cell",
     "CellLibrary",
     "EnergyArc",
@@ -24,6 +26,9 @@ __all__ = [
     "Table",
     "TimingArc",
 ]
+
+#: What cells and pins may be called: the names go into scripts and Verilog as they are.
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +330,18 @@ class Cell:
         idle, active = self.clock_idle.value(slew_ns), self.clock_active.value(slew_ns)
         return idle + toggling * (active - idle)
 
+    def is_flip_flop(self, has_clear: bool, has_preset: bool) -> bool:
+        """Whether this is a rising-edge D flip-flop with just these asynchronous inputs."""
+        ff = self.ff
+        return (
+            ff is not None
+            and ff.clock_edge == "rising"
+            and next(iter(ff.next_state.inputs), None) in self.inputs
+            and ff.next_state.truth_table() in (0b10, 0b01)
+            and (ff.clear is not None) == has_clear
+            and (ff.preset is not None) == has_preset
+        )
+
     @cached_property
     def kind(self) -> str:
         """What the cell is, from its function alone.
@@ -449,8 +466,20 @@ class CellLibrary:
         return replace(self, cells=kept)
 
     def of_kind(self, kind: str) -> list[Cell]:
-        """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name."""
-        found = (cell for cell in self.cells.values() if cell.kind == kind)
+        """Cells of one kind (see :attr:`Cell.kind`), smallest area first, then by name.
+
+        A cell that drives both constants counts as ``"tie0"`` and as ``"tie1"``, each time with
+        the one output alone.
+        """
+        found = [cell for cell in self.cells.values() if cell.kind == kind]
+        if kind in ("tie0", "tie1"):
+            found += [
+                replace(cell, pins={pin: cell.pins[pin]})
+                for cell in self.cells.values()
+                if not cell.inputs and len(cell.outputs) > 1
+                for pin in cell.outputs
+                if f"tie{cell.functions[pin].truth_table()}" == kind
+            ]
         return sorted(found, key=lambda cell: (cell.area_um2, cell.name))
 
     @cached_property
@@ -460,15 +489,36 @@ class CellLibrary:
         It is what a typical net of a library has, whatever the technology, and stands in where a
         slew is not known.  Mean of rise and fall of the smallest inverter (chosen).
         """
-        inverter = self.of_kind("inverter")[0]
-        load = 4 * inverter.pins[inverter.inputs[0]].cap_ff
+        inverter, load = self.of_kind("inverter")[0], self.fo4_load_ff
         slew = 0.0
         for _ in range(20):
-            slews = [
-                table.value(slew, load)
-                for arc in inverter.arcs
-                for table in (arc.slew_rise, arc.slew_fall)
-                if table is not None
-            ]
-            slew = sum(slews) / len(slews)
+            slew = _mean_of_edges(inverter, ("slew_rise", "slew_fall"), slew, load)
         return slew
+
+    @cached_property
+    def fo4_delay_ns(self) -> float:
+        """Delay in ns of one inverter of that chain, mean of rise and fall."""
+        inverter, load = self.of_kind("inverter")[0], self.fo4_load_ff
+        return _mean_of_edges(inverter, ("delay_rise", "delay_fall"), self.fo4_slew_ns, load)
+
+    @property
+    def fo4_load_ff(self) -> float:
+        """Load in fF of four of the smallest inverter."""
+        inverter = self.of_kind("inverter")[0]
+        return 4 * inverter.pins[inverter.inputs[0]].cap_ff
+
+    @property
+    def plain_flip_flops(self) -> list[Cell]:
+        """Flip-flops of a rising edge without set or reset, smallest area first, then by name."""
+        return [cell for cell in self.of_kind("flip-flop") if cell.is_flip_flop(False, False)]
+
+
+def _mean_of_edges(cell: Cell, fields: tuple[str, str], slew_ns: float, load_ff: float) -> float:
+    """Mean of some tables over all arcs of a cell."""
+    values = [
+        table.value(slew_ns, load_ff)
+        for arc in cell.arcs
+        for field in fields
+        if (table := getattr(arc, field)) is not None
+    ]
+    return sum(values) / len(values)

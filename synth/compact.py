@@ -7,17 +7,29 @@ a fan-out of four, loads from 1/32 to 1/4 of what an output may drive at most (c
 
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
 
-from synth.cells import Cell, CellLibrary, EnergyArc, FlipFlop, Pin, SetupArc, Table, TimingArc
+from synth.cells import (
+    IDENTIFIER,
+    Cell,
+    CellLibrary,
+    EnergyArc,
+    FlipFlop,
+    Pin,
+    SetupArc,
+    Table,
+    TimingArc,
+)
 from synth.liberty import Function
 
-__all__ = ["compact_text", "parse_compact"]
+__all__ = ["compact_text", "is_compact", "parse_compact"]
 
 #: Where the linear functions are fitted: multiples of the slew of a fan-out of four ...
 SLEWS = (0.5, 1.0, 2.0, 4.0)
@@ -247,6 +259,16 @@ def _rows(key: str, rows: Iterator[list[Any]]) -> Iterator[str]:
         yield "]"
 
 
+def is_compact(path: Path) -> bool:
+    """Whether a file begins as one that :func:`compact_text` made; False if it cannot be read."""
+    first = LEGEND.split("\n", 1)[0].encode()
+    try:
+        with path.open("rb") as file:
+            return file.read(len(first)) == first
+    except OSError:
+        return False
+
+
 def parse_compact(text: str, origin: str) -> CellLibrary:
     """Read a library in the compact form.
 
@@ -271,7 +293,10 @@ def parse_compact(text: str, origin: str) -> CellLibrary:
     except tomllib.TOMLDecodeError as error:
         reason = str(error)
         raise ValueError(f"library must be TOML, not {origin!r}: {reason}") from None
+    except RecursionError:
+        raise ValueError(f"library must be TOML, not {origin!r}, which is nested deeply") from None
     try:
+        _require_finite(data)
         max_slew = data.get("max_slew")
         return CellLibrary(
             name=data["name"],
@@ -290,12 +315,28 @@ def parse_compact(text: str, origin: str) -> CellLibrary:
         raise ValueError(f"compact library {origin!r} must be well formed: {error}") from None
 
 
+def _require_finite(data: Any) -> None:
+    """Refuse "nan" and "inf", which TOML knows, before they spread to every result."""
+    match data:
+        case float() if not math.isfinite(data):
+            raise ValueError(f"numbers must be finite, not {data}")
+        case Mapping():
+            for value in data.values():
+                _require_finite(value)
+        case list():
+            for value in data:
+                _require_finite(value)
+
+
 def _four(numbers: Sequence[float]) -> tuple[float, float, float, float]:
     a, b, c, d = (float(number) for number in numbers)
     return a, b, c, d
 
 
 def _cell(name: str, record: Mapping[str, Any]) -> Cell:
+    for word in (name, *record["inputs"], *record["outputs"]):
+        if not IDENTIFIER.fullmatch(word):
+            raise ValueError(f"names of cells and pins must be plain identifiers, not {word!r}")
     ff = _flip_flop(record["ff"]) if "ff" in record else None
     pins = {}
     for pin, (rise, fall, *nominal) in record["inputs"].items():

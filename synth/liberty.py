@@ -11,7 +11,10 @@ split when they are asked for.
 """
 
 import gzip
+import io
+import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +28,22 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
 
 __all__ = ["Function", "Group", "Words", "parse_liberty", "read_liberty", "read_text"]
 
+#: Largest library that is read, in bytes of text: several times the largest open one.
+MAX_BYTES = 64 << 20
+
+#: Most statements and strings of a library, which decide how much memory and time it takes;
+#: ASAP7's have 200 000 and 400 000.
+MAX_STATEMENTS = 2_000_000
+MAX_STRINGS = 2_000_000
+
+#: Deepest nesting of the operations of a Boolean expression, and its longest text.
+MAX_DEPTH = 40
+MAX_EXPRESSION = 4_000
+
 #: 64 samples of one signal per word; bit i of a word is sample i.
 Words = npt.NDArray[np.uint64]
 
+# No repetition gives back what it took, so that a token that does not end costs no memory.
 # Tokens take the blanks and semicolons behind them along, which halves the time to read a file.
 LIBERTY_GRAMMAR = r"""
 start: group
@@ -37,8 +53,8 @@ simple: NAME VALUE
 complex: NAME LIST
 
 NAME: /[A-Za-z_][\w.]*\s*/
-LIST: /\((?:"(?:[^"\\]|\\.)*"|[^()"]|\([^()"]*\))*\)[\s;\\]*/s
-VALUE: /:\s*(?:"(?:[^"\\]|\\.)*"|(?:[^\s;{}"]|[^\S\n]+(?=[^\s;{}"]))+)[\s;\\]*/s
+LIST: /\((?:"(?:[^"\\]|\\.)*+"|[^()"]++|\([^()"]*+\))*+\)[\s;\\]*/s
+VALUE: /:\s*(?:"(?:[^"\\]|\\.)*+"|(?:[^\s;{}"]++|[^\S\n]++(?=[^\s;{}"]))++)[\s;\\]*/s
 OPEN: /\{[\s;\\]*/
 CLOSE: /\}[\s;\\]*/
 %ignore /[\s\\]+/
@@ -67,8 +83,9 @@ CONSTANT: /[01]\b/
 #: What may stand behind a statement.
 BLANKS = " \t\r\n\f\v;\\"
 
-#: Comments go, strings stay; a ``//`` inside a string is no comment.
-COMMENT_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|//[^\n]*', re.DOTALL)
+#: Comments go, strings stay; a ``//`` inside a string is no comment.  One that does not end goes
+#: up to the end of the text, or else each beginning would be looked into as far as that.
+COMMENT_OR_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|/\*.*?(?:\*/|\Z)|//[^\n]*', re.DOTALL)
 CONTINUATION = re.compile(r"\\[^\S\n]*\r?\n")
 LIST_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?', re.DOTALL)
 
@@ -205,22 +222,34 @@ def read_text(path: Path) -> str:
     Raises
     ------
     ValueError
-        If the file cannot be read, is cut off inside the compressed data, or is not text.
+        If the file cannot be read, is cut off inside the compressed data, is not text, or is
+        larger than 64 MiB, compressed or not.  No more than that is ever held.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"library must be a readable file, not {str(path)!r}: {error.strerror}"
-        ) from None
-    if data[:2] == b"\x1f\x8b":
+        # Opened without waiting: a pipe that nobody writes to would hold the program for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError(f"library must be a regular file, not {str(path)!r}")
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) and "regular" in str(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ValueError(f"library must be a readable file, not {str(path)!r}: {reason}") from None
+    if data[:2] == b"\x1f\x8b" and len(data) <= MAX_BYTES:
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(MAX_BYTES + 1)
         except (OSError, EOFError, zlib.error):
             raise ValueError(
                 f"library must be a complete gzip file, not {str(path)!r}, "
                 "which is cut off or damaged"
             ) from None
+    if len(data) > MAX_BYTES:
+        raise ValueError(
+            f"library must be a file of at most {MAX_BYTES >> 20} MiB of text, not {str(path)!r}, "
+            "which has more"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -269,8 +298,18 @@ def parse_liberty(text: str, origin: str = "text") -> Group:
     Raises
     ------
     ValueError
-        If the text is not one complete ``library`` group; one line with the place of the error.
+        If the text is not one complete ``library`` group, which is said in one line with the
+        place of the error; if it has more than two million statements or strings; or if it
+        includes another file.
     """
+    for what, most, count in (
+        ("statements", MAX_STATEMENTS, sum(text.count(mark) for mark in ":({")),
+        ("strings", MAX_STRINGS, text.count('"') // 2),
+    ):
+        if count > most:
+            raise ValueError(
+                f"library must have at most {most} {what}, not {origin!r}, which has about {count}"
+            )
     code = COMMENT_OR_STRING.sub(_without_comment, text)
     try:
         root: Any = _liberty_parser().parse(code)
@@ -285,7 +324,21 @@ def parse_liberty(text: str, origin: str = "text") -> Group:
             f"library must be a Liberty file with a library group, not {origin!r}, "
             f"which begins with {root.kind!r}"
         )
+    _refuse_includes(root, origin)
     return root
+
+
+def _refuse_includes(root: Group, origin: str) -> None:
+    """Refuse a library whose text is not all here; no file that it names is ever opened."""
+    groups = [root]
+    while groups:
+        group = groups.pop()
+        if "include_file" in group.complex:
+            file = ", ".join(group.list("include_file") or [])
+            raise ValueError(
+                f"library must hold all of its text, not {origin!r}, which includes {file!r}"
+            )
+        groups += group.groups
 
 
 def _without_comment(match: re.Match[str]) -> str:
@@ -343,10 +396,24 @@ def _function_parser() -> Lark:
 # A library says the same few hundred conditions over and over.
 @cache
 def _function_tree(text: str) -> Node:
+    if len(text) > MAX_EXPRESSION:
+        raise ValueError(
+            f"function must be a Boolean expression of at most {MAX_EXPRESSION} characters, "
+            f"not {text[:20]!r} and {len(text) - 20} more"
+        )
     try:
         tree: Any = _function_parser().parse(text)
     except (UnexpectedCharacters, UnexpectedToken):
         raise ValueError(f"function must be a Boolean expression, not {text!r}") from None
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level for child in node[1:] if isinstance(child, tuple)]
+        depth += 1
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"function must be a Boolean expression of at most {MAX_DEPTH} nested operations, "
+            f"not {text[:20]!r} and {len(text) - 20} more characters of {depth}"
+        )
     return tree
 
 

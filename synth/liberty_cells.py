@@ -13,13 +13,30 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from synth.cells import Cell, CellLibrary, EnergyArc, FlipFlop, Pin, SetupArc, Table, TimingArc
+from synth.cells import (
+    IDENTIFIER,
+    Cell,
+    CellLibrary,
+    EnergyArc,
+    FlipFlop,
+    Pin,
+    SetupArc,
+    Table,
+    TimingArc,
+)
 from synth.liberty import Function, Group
 
 __all__ = ["from_liberty"]
 
 #: Most inputs of a cell: all of their states are looked at.
 MAX_INPUTS = 12
+
+#: Pins of scan flip-flops in libraries that do not say what such pins are for.
+SCAN_PINS = ({"SE", "SI"}, {"SCE", "SCD"})
+
+#: A cell that drives a constant and is larger than so many inverters has another purpose, such as
+#: the spare cells that a layout is sprinkled with (chosen).
+MAX_TIE_AREA = 4.0
 
 #: Power of ten of a unit's prefix.
 PREFIXES = {"": 0, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15, "k": 3, "M": 6}
@@ -66,9 +83,12 @@ def from_liberty(root: Group, origin: str) -> CellLibrary:
     notes: list[str] = []
     for group in root.all("cell"):
         try:
+            if group.name in cells:
+                raise _UnusableError("cell of this name is there twice")
             cells[group.name] = _cell(group, units)
         except _UnusableError as reason:
-            notes.append(f"{group.name} left out: {reason}")
+            notes.append(f"{_printable(group.name)} left out: {reason}")
+    notes += _drop_spares(cells)
     voltage, temperature = _corner(root, origin)
     return CellLibrary(
         name=root.name,
@@ -82,6 +102,24 @@ def from_liberty(root: Group, origin: str) -> CellLibrary:
         thresholds_pct=_thresholds(root, origin),
         notes=tuple(notes),
     )
+
+
+def _printable(name: str) -> str:
+    """Name as it stands if it is a plain one, else in quotes with control characters escaped."""
+    return name if IDENTIFIER.fullmatch(name) else repr(name)
+
+
+def _drop_spares(cells: dict[str, Cell]) -> list[str]:
+    """Remove what drives a constant but is no tie cell; return the notes about it."""
+    smallest = min((cell.area_um2 for cell in cells.values() if cell.kind == "inverter"), default=0)
+    spares = [
+        cell.name
+        for cell in cells.values()
+        if not cell.inputs and smallest and cell.area_um2 > MAX_TIE_AREA * smallest
+    ]
+    for name in spares:
+        del cells[name]
+    return [f"{name} left out: spare cell" for name in spares]
 
 
 def _max_slew(root: Group, units: _Units) -> float | None:
@@ -167,9 +205,12 @@ def _number(group: Group, key: str, default: float | None = None) -> float:
             raise _UnusableError(f"no {key}")
         return default
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise _UnusableError(f"{key} is no number but {text!r}") from None
+    if not math.isfinite(number):
+        raise _UnusableError(f"{key} is {number}")
+    return number
 
 
 def _function(text: str) -> Function:
@@ -203,15 +244,24 @@ _SPECIAL = {
 
 
 def _cell(group: Group, units: _Units) -> Cell:
-    for inner in group.groups:
-        if inner.kind in _UNHANDLED:
-            raise _UnusableError(_UNHANDLED[inner.kind])
+    if not IDENTIFIER.fullmatch(group.name):
+        raise _UnusableError("name is no plain identifier")
     for key, what in _SPECIAL.items():
         if group.simple.get(key, "false") != "false":
             raise _UnusableError(what)
+    for inner in group.groups:
+        if inner.kind in _UNHANDLED:
+            raise _UnusableError(_UNHANDLED[inner.kind])
 
     ff = _flip_flop(group)
     pin_groups = {name: pin for pin in group.all("pin") for name in pin.arguments}
+    for name, pin in pin_groups.items():
+        if not IDENTIFIER.fullmatch(name):
+            raise _UnusableError(f"pin name {name!r} is no plain identifier")
+        if pin.simple.get("nextstate_type", "").startswith("scan"):
+            raise _UnusableError("scan cell")
+    if ff is not None and any(pins <= pin_groups.keys() for pins in SCAN_PINS):
+        raise _UnusableError("scan cell")
     pins = {name: _pin(name, pin, ff, units) for name, pin in pin_groups.items()}
     outputs = [pin for pin in pins.values() if pin.direction == "output"]
     if not outputs:

@@ -4,6 +4,7 @@ The units are those of :mod:`synth.cells`, except that Liberty has no unit of en
 load times voltage squared, here fJ.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ def write_liberty(library: "CellLibrary") -> str:
     writer = _Writer()
     cells = [line for cell in library.cells.values() for line in writer.cell(cell)]
     head = [
-        f'library ("{library.name}") {{',
+        # A name may hold anything; those of cells and pins are identifiers.
+        f'library ("{re.sub(r"[^A-Za-z0-9_.-]", "_", library.name)}") {{',
         "  delay_model : table_lookup;",
         '  time_unit : "1ns";',
         '  voltage_unit : "1V";',

@@ -1,8 +1,12 @@
 """The Liberty reader: syntax, numbers, Boolean functions, and what it refuses."""
 
 import gzip
+import os
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +156,144 @@ class TestFiles:
     def test_folder(self, tmp_path):
         with pytest.raises(ValueError, match=r"readable file, not '.*': Is a directory"):
             read_liberty(tmp_path)
+
+    @pytest.mark.parametrize("name", ["big.lib", "bomb.lib.gz", "big.lib.gz"])
+    def test_too_large(self, tmp_path, name):
+        """100 MB of text; 4 GB in 4 MB of gzip; 100 MB that only look like gzip."""
+        path = tmp_path / name
+        with path.open("wb") as file:
+            if name == "bomb.lib.gz":
+                member = gzip.compress(bytes(64 << 20), 1)
+                for _ in range(64):
+                    file.write(member)
+            else:
+                file.write(b"library" if name == "big.lib" else b"\x1f\x8b\x08")
+                file.truncate(100_000_000)
+        message = rf"a file of at most 64 MiB of text, not '.*{name}', which has more"
+        with pytest.raises(ValueError, match=message):
+            read_text(path)
+
+    def test_largest(self, tmp_path):
+        path = tmp_path / "x.lib.gz"
+        path.write_bytes(gzip.compress(b"library (x) { }".ljust(64 << 20), 1))
+        assert len(read_text(path)) == 64 << 20
+
+    def test_no_regular_file(self, tmp_path):
+        """A pipe that nobody writes to, and a device that never ends."""
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path("/dev/zero")):
+            with pytest.raises(ValueError, match=rf"must be a regular file, not '{path}'"):
+                read_text(path)
+
+    def test_impossible_name(self):
+        with pytest.raises(
+            ValueError, match=r"must be a readable file, not 'a\\x00b': embedded null"
+        ):
+            read_text(Path("a\0b"))
+
+
+class TestHostile:
+    """Texts that are made to take much time or memory, or to reach other files."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            'include_file ("/etc/passwd");',
+            "a (b) { c () { include_file (/etc/passwd); } }",
+        ],
+    )
+    def test_includes(self, text):
+        message = r"hold all of its text, not 'a.lib', which includes '/etc/passwd'"
+        with pytest.raises(ValueError, match=message):
+            parse_liberty(f"library (x) {{ {text} }}", "a.lib")
+
+    def test_include_in_a_string_is_none(self):
+        assert library('a : "include_file (x)";').simple == {"a": "include_file (x)"}
+
+    @pytest.mark.parametrize(
+        ("text", "what", "count"),
+        [("a:b;", "statements", 2_000_002), ('"" ', "strings", 2_000_001)],
+    )
+    def test_too_many(self, text, what, count):
+        body = text * (count - 2 if what == "statements" else count)
+        message = rf"at most 2000000 {what}, not 'a.lib', which has about {count}"
+        with pytest.raises(ValueError, match=message):
+            parse_liberty(f"library (x) {{ {body} }}", "a.lib")
+
+    #: Texts, of a length for which anything but linear time or little memory would be noticed, and
+    #: what is said about them.
+    TEXTS = {
+        "list": ("'library (x) { a (' + 'x' * N", "1 groups are open"),
+        "string": ("'library (x) { a : \"' + 'x' * N", "1 groups are open"),
+        "strings": ("'library (x) { a (' + '\"a\" ' * (N // 20) + '\"'", "1 groups are open"),
+        "comments": ("'library (x) {' + '/*' * (N // 2)", "1 groups are open"),
+        "comments and strings": ("'library (x) {' + '/* \"' * (N // 20)", "1 groups are open"),
+        "values": ("'library (x) { a : ' + 'b ' * (N // 2) + '{'", "2 groups are open"),
+        "blanks": ("' ' * N", "has no group"),
+        "blank value": ("'library (x) { a : b' + ' \\n' * (N // 2) + '{'", "2 groups are open"),
+        "backslashes": ("'library (x) {' + '\\\\' * N", "1 groups are open"),
+        "words": ("'library (x) {' + 'b ' * (N // 2) + '}'", "no Liberty in line 1 at 'b b"),
+        "zeros": ("'\\0' * N", "no Liberty in line 1 at '"),
+        "depth": ("'library (x) {' + 'a(){' * 100_000", "100001 groups are open"),
+        "closed depth": ("'library (x) {' + 'a(){' * 100_000 + '}' * 100_002", "line 1 at '}'"),
+    }
+
+    @pytest.mark.parametrize("case", TEXTS)
+    def test_time_and_memory(self, case):
+        text, message = self.TEXTS[case]
+        program = (
+            "import resource, sys\n"
+            "from synth.liberty import parse_liberty\n"
+            # Of which the interpreter and NumPy take a part.
+            "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+            "N = 20_000_000\n"
+            f"text = {text}\n"
+            "try:\n"
+            "    parse_liberty(text)\n"
+            "except ValueError as error:\n"
+            "    print(error)\n"
+            "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+            "assert used < 500, used\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[1],
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+        assert message in done.stdout
+        assert done.stdout.count("\n") == 1
+
+    def test_closed_depth(self):
+        """Groups inside one another, however deep, are read and freed."""
+        root = parse_liberty("library (x) {" + "a(){" * 100_000 + "}" * 100_001)
+        assert [group.kind for group in root.groups] == ["a"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "(" * 41 + "A" + ")'" * 41,
+            "!" * 41 + "A",
+            "A" + "'" * 41,
+            "(A^(B|" * 21 + "A" + "))" * 21,
+        ],
+    )
+    def test_deep_functions(self, text):
+        with pytest.raises(ValueError, match="expression of at most 40 nested operations, not "):
+            Function(text)
+
+    def test_deepest_function(self):
+        assert Function("!" * 39 + "A").truth_table() == 0b01
+        assert Function("(" * 1999 + "A" + ")" * 1999).truth_table() == 0b10
+
+    def test_long_functions(self):
+        assert Function("A^" * 1999 + "A").truth_table() == 0b00
+        message = r"of at most 4000 characters, not 'A\^A\^A\^A\^A\^A\^A\^A\^A\^A\^' and 3983 more"
+        with pytest.raises(ValueError, match=message):
+            Function("A^" * 2001 + "A")
 
 
 #: Liberty text and the same function in Python, of a, b, c, d.
