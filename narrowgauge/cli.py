@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from narrowgauge import errors
+from narrowgauge.library_command import library as library_group
 
 __all__ = ["main", "split_formats"]
 
@@ -138,6 +139,9 @@ def narrowgauge(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+narrowgauge.add_command(library_group)
+
+
 @narrowgauge.command(epilog=_examples("formats", "formats --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def formats(as_json: bool) -> None:
@@ -225,6 +229,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.option("--zero-gating", is_flag=True, help="Hold an array's multipliers still for zeros.")
 @click.option("--pipelined", is_flag=True, help="More registers, for a shorter clock period.")
 @click.option("--carry-save", is_flag=True, help="Accumulate in an array as sums and carries.")
+@click.option("--modes", help="Modes of a fused multiplier (8x8-4x4-2x2).")
 @click.option(
     "--clock-ns",
     type=float,
@@ -284,7 +289,7 @@ def generate(design: str, spec: str | None, output: str, clock_ns: float, **choi
     "--library",
     default="nangate45",
     show_default=True,
-    help="Built-in cell library, or a Liberty file (also .gz).",
+    help="Built-in cell library, or Liberty files (also .gz) with commas between.",
 )
 @click.option(
     "--spec", "specs", multiple=True, help="Format, instead of the presets; may be repeated."
@@ -381,7 +386,7 @@ def test(
     "--library",
     default="nangate45",
     show_default=True,
-    help="Built-in cell library, or a Liberty file (also .gz).",
+    help="Built-in cell library, or Liberty files (also .gz) with commas between.",
 )
 @click.option(
     "--clock-ns",
