@@ -310,7 +310,7 @@ class DybitFusedProduct(wiring.Component):
         Complementing all three bits negates that but for 4, which every positive pair counts
         instead: each is 4 too much.
         """
-        groups = []
+        groups: list[Value] = []
         for start in range(0, PAIRS, GROUP):
             terms: list[Value] = []
             for index in range(start, start + GROUP):

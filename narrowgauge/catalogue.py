@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from golden.dybit_fused import DybitFusedMacSpec
 from golden.dybit_mac import DybitMacSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
@@ -20,19 +21,31 @@ from hdl.abfp import AbfpDatapath, AbfpTile
 from hdl.array import SystolicArray
 from hdl.datapath import Datapath
 from hdl.dybit import DybitDatapath
+from hdl.dybit_fused import DybitFusedDatapath
 from hdl.elp_bsd import ElpBsdDatapath
 from hdl.fixed import FixedDatapath
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
 from hdl.weight_pool import WeightPoolDatapath, WeightPoolEngine
 
-__all__ = ["DESIGNS", "SYSTEMS", "UNITS", "Design", "Options", "System", "Unit", "find"]
+__all__ = [
+    "DESIGNS",
+    "SYSTEMS",
+    "UNITS",
+    "Design",
+    "Options",
+    "System",
+    "Unit",
+    "engine_spec",
+    "find",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Hardware parameters that a format does not have; see :class:`golden.mac.ArraySpec`.
 
+    ``modes`` are those of :class:`golden.dybit_fused.DybitFusedMacSpec`, joined by hyphens;
     ``outputs`` and ``requantisers`` are of :class:`golden.weight_pool_engine.EngineSpec`.
     """
 
@@ -46,6 +59,7 @@ class Options:
     requantisers: int = 1
     pipelined: bool = False
     carry_save: bool = False
+    modes: str = "8x8-4x4-2x2"
 
 
 def _no_datapath(form: Any, length: int) -> Datapath:
@@ -92,7 +106,10 @@ SYSTEMS: dict[str, System] = {
     "dybit": System(
         title="DyBit-style variable-length numbers, reconstructed",
         presets=("dybit8", "dybit4", "dybit8:weight_bits=4", "dybit4:weight_bits=2"),
-        units=("decoder", "activation_decoder", "encoder", "mac", "array"),
+        units=(
+            *("decoder", "activation_decoder", "encoder", "mac", "array"),
+            *("fused_mac", "fused_array"),
+        ),
         datapath=lambda form, length: DybitDatapath(DybitMacSpec.for_format(form, length)),
     ),
     "elp_bsd": System(
@@ -162,7 +179,7 @@ class Unit:
     gate_spec : str, optional
         Format that it maps; the first preset by default.
     datapath : callable, optional
-        As :attr:`System.datapath`, in its place.
+        Used in place of :attr:`System.datapath`, of a format and :class:`Options`.
     model : str, optional
         File of :mod:`sim` with the bench's ``make_system``; by default that of the number system.
     """
@@ -176,11 +193,11 @@ class Unit:
     sizes: tuple[Options, ...] = (Options(),)
     gate_sizes: tuple[Options, ...] = (Options(),)
     gate_spec: str | None = None
-    datapath: Callable[[Any, int], Any] | None = None
+    datapath: Callable[[Any, Options], Any] | None = None
     model: str | None = None
 
     def label(self, options: Options) -> str:
-        """Sizes, and what else is not as usual, in one word; empty if all is."""
+        """Sizes, and what else is not as usual, in one word; empty for a unit of one size."""
         words = []
         for field in fields(options):
             value = getattr(options, field.name)
@@ -191,7 +208,8 @@ class Unit:
             elif value != field.default:
                 mark = value if isinstance(value, str) else f"{field.name}={value}"
                 words.append(field.name if value is True else mark)
-        return "-".join(words)
+        others = {*self.sizes, *self.gate_sizes} - {options}
+        return "-".join(words) or ("default" if others else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +247,9 @@ class Design:
 
     def datapath(self, form: Any, options: Options) -> Any:
         """Arithmetic for a format; its ``spec`` is what the bench is told of the number system."""
-        make = self.unit.datapath or SYSTEMS[self.stem].datapath
-        return make(form, options.length)
+        if self.unit.datapath is not None:
+            return self.unit.datapath(form, options)
+        return SYSTEMS[self.stem].datapath(form, options.length)
 
     def build(self, form: Any, options: Options) -> Any:
         """Make the component."""
@@ -280,8 +299,9 @@ def _pool_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
     return pool_tensors(spec)
 
 
-def _engine(form: Any, options: Options) -> WeightPoolDatapath:
-    spec = EngineSpec.for_format(
+def engine_spec(form: Any, options: Options) -> EngineSpec:
+    """Look-up engine of some sizes for a format."""
+    return EngineSpec.for_format(
         form,
         options.length,
         lanes=options.lanes,
@@ -289,7 +309,6 @@ def _engine(form: Any, options: Options) -> WeightPoolDatapath:
         requantisers=options.requantisers,
         pipelined=options.pipelined,
     )
-    return WeightPoolDatapath(spec)
 
 
 def _engine_attributes(engine: WeightPoolEngine) -> dict[str, Any]:
@@ -305,6 +324,12 @@ def _vector_tensors(spec: str) -> dict[str, npt.NDArray[Any]]:
 
 def _tile_attributes(tile: AbfpTile) -> dict[str, Any]:
     return {name: getattr(tile, name) for name in ("rows", "lanes", "max_tiles", "interval")}
+
+
+def _fused(form: Any, options: Options) -> DybitFusedDatapath:
+    """Hardware for all formats of dybit; ``form`` is that of the layers that the bench runs."""
+    modes = tuple(options.modes.split("-"))
+    return DybitFusedDatapath(DybitFusedMacSpec(length=options.length, modes=modes))
 
 
 #: What a number system can be offered as, by the word after the hyphen of a design's name.
@@ -356,6 +381,41 @@ UNITS: dict[str, Unit] = {
         ),
         gate_sizes=(Options(rows=2, cols=3),),
     ),
+    "fused_mac": Unit(
+        description="streaming multiply-accumulate of one wide pair or several narrow ones a cycle",
+        bench="sim.tb_mac",
+        build=lambda datapath, options: Mac(datapath, pipelined=options.pipelined),
+        options=("length", "pipelined", "modes"),
+        attributes=lambda mac: {"latency": mac.latency},
+        sizes=(
+            Options(modes="8x8-4x8-4x4-2x2"),
+            Options(modes="8x8-4x4", pipelined=True),
+            Options(pipelined=True),
+        ),
+        datapath=_fused,
+        model="dybit_fused",
+    ),
+    "fused_array": Unit(
+        description="systolic array that multiplies one wide pair or several narrow ones a cycle",
+        bench="sim.tb_array",
+        build=_array,
+        options=(
+            *("rows", "cols", "length", "decoders", "zero_gating"),
+            *("pipelined", "carry_save", "modes"),
+        ),
+        attributes=_array_attributes,
+        arrays=_layer_tensors,
+        sizes=(
+            Options(rows=3, cols=4),
+            Options(rows=2, cols=3, modes="8x8-4x8-4x4", pipelined=True),
+            Options(rows=1, cols=2, modes="8x8-4x4", zero_gating=True),
+            Options(rows=2, cols=1, modes="8x8-4x8-4x4-2x2", decoders="pe"),
+            Options(rows=2, cols=2, zero_gating=True, pipelined=True, carry_save=True),
+        ),
+        gate_sizes=(Options(rows=1, cols=2),),
+        datapath=_fused,
+        model="dybit_fused",
+    ),
     "engine": Unit(
         description="bit-serial look-up engine: a table row per plane, lanes that gather by index",
         bench="sim.tb_weight_pool",
@@ -371,7 +431,7 @@ UNITS: dict[str, Unit] = {
         gate_sizes=(Options(lanes=2, outputs=5, length=40),),
         # Memories become registers.
         gate_spec="weight_pool3:group=4,layout=nibble,act_bits=3",
-        datapath=_engine,
+        datapath=lambda form, options: WeightPoolDatapath(engine_spec(form, options)),
     ),
     "tile": Unit(
         description="rows of dot products with shared scales, from bfloat16 through an ADC to "

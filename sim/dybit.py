@@ -12,7 +12,7 @@ from golden.dybit import DybitSpec
 from golden.dybit_mac import DybitMacSpec
 from golden.element import ElementSpec
 from hdl.requantiser import SHIFT_WIDTH
-from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+from sim.system import DecoderSetting, EncoderSetting, Integers, Layer, SingleCodes
 
 __all__ = ["DybitSystem", "make_system"]
 
@@ -21,7 +21,7 @@ MULTS = (0, 1, 3, 1 << 15, 40503, (1 << 16) - 1)
 
 
 @dataclass(frozen=True)
-class DybitSystem:
+class DybitSystem(SingleCodes):
     """See :class:`sim.system.System`."""
 
     mac: DybitMacSpec

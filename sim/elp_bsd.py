@@ -13,7 +13,7 @@ from golden.elp_bsd import ElpBsdSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed import FixedSpec
 from hdl.requantiser import SHIFT_WIDTH
-from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+from sim.system import DecoderSetting, EncoderSetting, Integers, Layer, SingleCodes
 
 __all__ = ["ElpBsdSystem", "make_system"]
 
@@ -22,7 +22,7 @@ MULTS = (0, 1, 3, 1 << 15, 40503, (1 << 16) - 1)
 
 
 @dataclass(frozen=True)
-class ElpBsdSystem:
+class ElpBsdSystem(SingleCodes):
     """See :class:`sim.system.System`."""
 
     mac: ElpBsdMacSpec

@@ -9,7 +9,7 @@ import numpy as np
 from golden.element import ElementSpec
 from golden.fixed import FixedSpec
 from golden.fixed_mac import FixedMacSpec
-from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+from sim.system import DecoderSetting, EncoderSetting, Integers, Layer, SingleCodes
 
 __all__ = ["FixedSystem", "make_system"]
 
@@ -19,7 +19,7 @@ SHIFTS = ("none", "fewer than a code has", "more")
 
 
 @dataclass(frozen=True)
-class FixedSystem:
+class FixedSystem(SingleCodes):
     """See :class:`sim.system.System`."""
 
     mac: FixedMacSpec

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from golden.dot import accumulator_exp, accumulator_unit, dot, encode_sums, matmul
 from golden.element import DyadicSpec, ElementSpec, ScaledSpec
-from golden.mac import MacSpec
+from golden.mac import MacSpec, Operand
 from golden.requantiser import Multiplier
 
 __all__ = [
     "DecoderSetting",
     "EncoderSetting",
     "Layer",
+    "SingleCodes",
     "System",
     "consecutive",
     "draw_biases",
@@ -125,6 +126,40 @@ class System(Protocol):
 
     def encoder_settings(self) -> Iterator[EncoderSetting]:
         """All settings that the ports of the encoder can have."""
+
+    def code_bits(self, layer: Layer, role: Operand) -> int:
+        """Bits of the codes to draw for an operand of a layer."""
+
+    def products(self, layer: Layer) -> int:
+        """Codes of each operand in a word, which are multiplied pair by pair."""
+
+    def words(self, layer: Layer, role: Operand, codes: Integers) -> Integers:
+        """Words of codes, along the last axis; what the codes do not fill is zero."""
+
+    def codes(self, layer: Layer, words: Integers) -> Integers:
+        """Codes of results, as the golden model gives them, from those of the hardware."""
+
+
+class SingleCodes:
+    """The part of a :class:`System` that has one code in a word, and nothing else."""
+
+    mac: Any
+
+    def code_bits(self, layer: Layer, role: Operand) -> int:
+        """Bits of the hardware's port."""
+        return int(self.mac.code_bits(role))
+
+    def products(self, layer: Layer) -> int:
+        """One."""
+        return 1
+
+    def words(self, layer: Layer, role: Operand, codes: Integers) -> Integers:
+        """Give the codes themselves."""
+        return codes
+
+    def codes(self, layer: Layer, words: Integers) -> Integers:
+        """Give the words themselves."""
+        return words
 
 
 def hardware_bias(mac: MacSpec, layer: Layer, bias_q: Integers) -> Integers:

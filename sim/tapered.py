@@ -10,7 +10,7 @@ import numpy as np
 from golden.element import ElementSpec
 from golden.tapered import MAX_SCALE_EXP, MIN_SCALE_EXP, TaperedSpec
 from golden.tapered_mac import TaperedMacSpec
-from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+from sim.system import DecoderSetting, EncoderSetting, Integers, Layer, SingleCodes
 
 __all__ = ["TaperedSystem", "make_system"]
 
@@ -20,7 +20,7 @@ LIMITS = ("run limit of weights", "run limit of activations", "run limit of resu
 
 
 @dataclass(frozen=True)
-class TaperedSystem:
+class TaperedSystem(SingleCodes):
     """See :class:`sim.system.System`."""
 
     mac: TaperedMacSpec

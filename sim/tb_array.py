@@ -57,28 +57,32 @@ def padded(rng, codes, shape, bits=MAC.bits):
     return larger
 
 
-def tile_words(device, activations, weights):
+def tile_words(device, layer, activations, weights):
     """Words of ``i`` for activation codes [rows, k] and weight codes [k, cols]."""
+    activations = SYSTEM.words(layer, "activation", activations)
+    weights = SYSTEM.words(layer, "weight", weights.T).T
     last = np.zeros(len(weights), int)
     last[-1] = 1
     return device.put_words(activations=activations.T, weights=weights, last=last)
 
 
-def tile_results(device, seen, context):
+def tile_results(device, seen, layer):
     """Codes [rows, cols] that left, after a look at ``last``; the bottom row leaves first."""
     fields = device.results(seen.results)
     last = np.arange(ROWS) == ROWS - 1
-    check(last, fields["last"], lambda row: f"last with result {row} of {context}")
-    return fields["codes"][::-1]
+    check(last, fields["last"], lambda row: f"last with result {row} of {layer}")
+    return SYSTEM.codes(layer, fields["codes"][::-1])
 
 
 async def run_tile(device, rng, layer, activations, weights, bias_q, *, relu, gaps=(0.0, 0.0)):
     """Set everything for a tile and run it; fewer rows or columns than the array has will do."""
     device.configure(layer, padded(rng, bias_q, (COLS,)), relu=relu)
+    shape = (ROWS, activations.shape[1])
     words = tile_words(
         device,
-        padded(rng, activations, (ROWS, activations.shape[1]), MAC.code_bits("activation")),
-        padded(rng, weights, (len(weights), COLS), MAC.code_bits("weight")),
+        layer,
+        padded(rng, activations, shape, SYSTEM.code_bits(layer, "activation")),
+        padded(rng, weights, (len(weights), COLS), SYSTEM.code_bits(layer, "weight")),
     )
     seen = await device.transfer(words, ROWS, gaps=gaps, rng=rng)
     codes = tile_results(device, seen, layer)
@@ -135,9 +139,14 @@ async def compare_product(
 def draw_product(rng, layer: Layer, size):
     """Random codes and biases of a matrix product."""
     rows, length, cols = size
-    activations = draw_codes(rng, MAC.code_bits("activation"), (rows, length))
-    weights = draw_codes(rng, MAC.code_bits("weight"), (length, cols))
+    activations = draw_codes(rng, SYSTEM.code_bits(layer, "activation"), (rows, length))
+    weights = draw_codes(rng, SYSTEM.code_bits(layer, "weight"), (length, cols))
     return activations, weights, draw_biases(rng, MAC, layer, length, cols)
+
+
+def draw_tile(rng, layer: Layer, words):
+    """Random codes and biases of a tile of so many words."""
+    return draw_product(rng, layer, (ROWS, words * SYSTEM.products(layer), COLS))
 
 
 @cocotb.test()
@@ -199,9 +208,9 @@ async def offers_before_ready(dut):
     device = await start(dut)
     rng = PARAMETERS.rng("offers_before_ready")
     layer = SYSTEM.random_layer(rng)
-    activations, weights, bias_q = draw_product(rng, layer, (ROWS, 3, COLS))
+    activations, weights, bias_q = draw_tile(rng, layer, 3)
     device.configure(layer, bias_q, relu=False)
-    await device.transfer(tile_words(device, activations, weights), 0)
+    await device.transfer(tile_words(device, layer, activations, weights), 0)
     # The first row leaves ``ROWS`` cycles before the next tile may come.
     wait = dict(TILES)[3] - 3 - ROWS
     await device.idle(wait)
@@ -215,7 +224,7 @@ async def offers_before_ready(dut):
         expected = rounded(layer, exact_sums(layer, activations, weights, bias_q), relu=False)
         check(
             expected[ROWS - 1 - row].astype(np.int64),
-            fields["codes"][0],
+            SYSTEM.codes(layer, fields["codes"][0]),
             lambda col, row=row: f"column {col} of result {row}, {layer}",
         )
 
@@ -231,16 +240,16 @@ async def reset_in_the_middle(dut):
         phases = phases[:SOME_PHASES]
     for cycles in phases.tolist():
         layer = SYSTEM.random_layer(rng)
-        activations, weights, bias_q = draw_product(rng, layer, (ROWS, length, COLS))
+        activations, weights, bias_q = draw_tile(rng, layer, length)
         device.configure(layer, bias_q, relu=False)
         dut.o__ready.value = int(rng.integers(2))
-        words = tile_words(device, activations, weights)
+        words = tile_words(device, layer, activations, weights)
         for cycle in range(cycles):
             dut.i__valid.value = int(cycle < length)
             dut.i__payload.value = words[min(cycle, length - 1)]
             await device.tick()
         await device.reset()
-        matrices = draw_product(rng, layer, (ROWS, length, COLS))
+        matrices = draw_tile(rng, layer, length)
         try:
             await compare_product(device, rng, layer, *matrices, relu=False)
         except AssertionError as error:
@@ -253,10 +262,11 @@ async def run_tiles(device, rng, gaps):
     The next tile is offered while results of the last one are on their way.
     """
     layer = SYSTEM.random_layer(rng)
-    bias_q = draw_biases(rng, MAC, layer, max(length for length, _ in TILES), COLS)
+    longest = max(length for length, _ in TILES) * SYSTEM.products(layer)
+    bias_q = draw_biases(rng, MAC, layer, longest, COLS)
     device.configure(layer, bias_q, relu=False)
-    tiles = [draw_product(rng, layer, (ROWS, length, COLS))[:2] for length, _ in TILES]
-    words = [word for tile in tiles for word in tile_words(device, *tile)]
+    tiles = [draw_tile(rng, layer, length)[:2] for length, _ in TILES]
+    words = [word for tile in tiles for word in tile_words(device, layer, *tile)]
     seen = await device.transfer(words, ROWS * len(tiles), gaps=gaps, rng=rng)
 
     fields = device.results(seen.results)
@@ -265,7 +275,7 @@ async def run_tiles(device, rng, gaps):
     sums = [exact_sums(layer, a, w, bias_q)[::-1] for a, w in tiles]
     check(
         rounded(layer, np.concatenate(sums), relu=False).astype(np.int64),
-        fields["codes"],
+        SYSTEM.codes(layer, fields["codes"]),
         lambda row, col: f"result {row % ROWS} of tile {row // ROWS}, column {col}, {layer}",
     )
     return seen

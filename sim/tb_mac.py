@@ -53,16 +53,16 @@ async def start(dut):
     return device
 
 
-def draw_operands(rng, length):
+def draw_operands(rng, layer, length):
     """Random codes of activations and weights."""
-    return tuple(draw_codes(rng, MAC.code_bits(role), (length,)) for role in ROLES)
+    return tuple(draw_codes(rng, SYSTEM.code_bits(layer, role), (length,)) for role in ROLES)
 
 
 def draw_batch(rng, layer: Layer):
     """Dot products with one bias: pairs of activations and weights, and the bias."""
     lengths = rng.integers(1, LENGTH + 1, BATCH)
     lengths[0] = 1
-    pairs = [draw_operands(rng, length) for length in lengths]
+    pairs = [draw_operands(rng, layer, length) for length in lengths]
     longest = int(lengths.max())
     (bias_q,) = draw_biases(rng, MAC, layer, longest, 1)
     if rng.integers(2):
@@ -73,11 +73,20 @@ def draw_batch(rng, layer: Layer):
     return pairs, int(bias_q)
 
 
-def batch_words(device, pairs):
+def batch_ends(layer, pairs):
+    """Index of the last word of each of some dot products one after the other."""
+    products = SYSTEM.products(layer)
+    return np.cumsum([-(-len(w) // products) for _, w in pairs]) - 1
+
+
+def batch_words(device, layer, pairs):
     """Words of ``i`` for dot products one after the other."""
-    activations, weights = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    activations, weights = (
+        np.concatenate([SYSTEM.words(layer, role, codes) for codes in column])
+        for role, column in zip(ROLES, zip(*pairs, strict=True), strict=True)
+    )
     last = np.zeros(len(weights), int)
-    last[np.cumsum([len(w) for _, w in pairs]) - 1] = 1
+    last[batch_ends(layer, pairs)] = 1
     return device.put_words(activation=activations, weight=weights, last=last)
 
 
@@ -93,7 +102,7 @@ def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
             f"plus {bias_q}, relu={relu}, {layer}"
         )
 
-    check(expected, np.array(results), describe)
+    check(expected, SYSTEM.codes(layer, np.array(results)), describe)
     activations, weights = (np.concatenate(column) for column in zip(*pairs, strict=True))
     BINS.count_layer(
         layer, activations, weights, sums=sums, bias_q=bias_q, relu=relu, expected=expected
@@ -101,24 +110,29 @@ def check_batch(layer, pairs, bias_q, results, context, *, relu=False):
     COVER.count("length", [LENGTHS[len(w) > 1] for _, w in pairs])
 
 
-def draw_pairs(rng):
+def draw_pairs(rng, layer):
     """Columns of activations and weights: all pairs, or some where there are too many."""
-    widths = [MAC.code_bits(role) for role in ROLES]
+    widths = [SYSTEM.code_bits(layer, role) for role in ROLES]
     if sum(widths) > 2 * PAIR_BITS or not PARAMETERS.exhaustive:
-        return np.stack(draw_operands(rng, SOME_PAIRS))
+        return np.stack(draw_operands(rng, layer, SOME_PAIRS // SYSTEM.products(layer)))
     return np.stack(np.meshgrid(*(np.arange(1 << bits) for bits in widths))).reshape(2, -1)
 
 
-async def run_pairs(device, layer, pairs, sums, middle):
-    """Multiply pairs, each a dot product of its own with the bias ``-middle``."""
+async def run_pairs(device, layer, pairs, place, sums, middle):
+    """Multiply pairs, each at one place of a word of its own, with the bias ``-middle``."""
     device.configure(layer, -middle, relu=False)
     activations, weights = pairs
-    words = device.put_words(activation=activations, weight=weights, last=np.ones_like(weights))
-    got = np.array(await device.flow(words, len(words), LATENCY))
+    filled = np.pad(pairs[:, :, None], ((0, 0), (0, 0), (place, 0)))
+    columns = {
+        role: SYSTEM.words(layer, role, codes)[:, 0]
+        for role, codes in zip(ROLES, filled, strict=True)
+    }
+    words = device.put_words(**columns, last=np.ones_like(weights))
+    got = SYSTEM.codes(layer, np.array(await device.flow(words, len(words), LATENCY)))
 
     def describe(index):
         a, w = pairs[:, index]
-        return f"activation {a:#x} times weight {w:#x} less {middle}, {layer}"
+        return f"activation {a:#x} times weight {w:#x} at {place} less {middle}, {layer}"
 
     expected = rounded(layer, sums - middle, relu=False).astype(np.int64)
     check(expected, got, describe)
@@ -143,8 +157,12 @@ async def every_pair(dut):
     device = await start(dut)
     rng = PARAMETERS.rng("every_pair")
     layers = list(SYSTEM.pair_layers().values())
-    for layer in layers if PARAMETERS.thorough else layers[:1]:
-        pairs = draw_pairs(rng)
+    for layer, place in [
+        (each, place)
+        for each in (layers if PARAMETERS.thorough else layers[:1])
+        for place in range(SYSTEM.products(each))
+    ]:
+        pairs = draw_pairs(rng, layer)
         sums = products(layer, *pairs)
 
         # A result counts units from `low` to `high`.  One at each end stays free, to tell a product
@@ -157,7 +175,7 @@ async def every_pair(dut):
         ends = np.flatnonzero(np.diff(stretches[order])) + 1
         for part in np.split(order, ends):
             middle = int(stretches[part[0]]) * window - (low + 1) * unit
-            await run_pairs(device, layer, pairs[:, part], sums[part], middle)
+            await run_pairs(device, layer, pairs[:, part], place, sums[part], middle)
 
 
 @cocotb.test()
@@ -173,7 +191,9 @@ async def dot_products(dut, gaps):
         pairs, bias_q = draw_batch(rng, layer)
         relu = bool(rng.integers(2))
         device.configure(layer, bias_q, relu=relu)
-        seen = await device.transfer(batch_words(device, pairs), len(pairs), gaps=gaps, rng=rng)
+        seen = await device.transfer(
+            batch_words(device, layer, pairs), len(pairs), gaps=gaps, rng=rng
+        )
         check_batch(layer, pairs, bias_q, seen.results, f"of batch {batch}", relu=relu)
         await device.idle(2 * LATENCY)
 
@@ -197,10 +217,10 @@ async def longest_sums(dut):
         limit = largest_bias(MAC, layer, length)
         for bias_q in (0, min(max(-total, -limit), limit)):
             device.configure(layer, bias_q, relu=False)
-            results = await device.flow(batch_words(device, pairs), 1, LATENCY)
+            results = await device.flow(batch_words(device, layer, pairs), 1, LATENCY)
             expected = rounded(layer, np.array([total + bias_q]), relu=False).astype(np.int64)
             what = f"{length} times {activation:#x} * {weight:#x} plus {bias_q}, {layer}"
-            check(expected, np.array(results), lambda _, what=what: what)
+            check(expected, SYSTEM.codes(layer, np.array(results)), lambda _, what=what: what)
             COVER.hit("length", LENGTHS[-1])
 
 
@@ -211,8 +231,8 @@ async def offers_before_ready(dut):
     rng = PARAMETERS.rng("offers_before_ready")
     layer = SYSTEM.random_layer(rng)
     device.configure(layer, 0, relu=False)
-    pairs = [draw_operands(rng, 1) for _ in range(LATENCY + 4)]
-    words = batch_words(device, pairs)
+    pairs = [draw_operands(rng, layer, 1) for _ in range(LATENCY + 4)]
+    words = batch_words(device, layer, pairs)
 
     # Without anyone to take results, as many pairs go in as there are stages.
     accepted = 0
@@ -240,14 +260,14 @@ async def reset_in_the_middle(dut):
         before, _ = draw_batch(rng, layer)
         dut.i__valid.value = 1
         dut.o__ready.value = int(rng.integers(2))
-        for word in batch_words(device, before)[:cycles]:
+        for word in batch_words(device, layer, before)[:cycles]:
             dut.i__payload.value = word
             await device.tick()
         await device.reset()
         await device.idle(2 * LATENCY)
 
         pairs, _ = draw_batch(rng, layer)
-        seen = await device.transfer(batch_words(device, pairs), len(pairs))
+        seen = await device.transfer(batch_words(device, layer, pairs), len(pairs))
         check_batch(layer, pairs, 0, seen.results, f"after a reset in cycle {cycles}")
 
 
@@ -259,9 +279,9 @@ async def latency_and_throughput(dut):
     layer = SYSTEM.random_layer(rng)
     device.configure(layer, 0, relu=False)
     pairs, _ = draw_batch(rng, layer)
-    words = batch_words(device, pairs)
+    words = batch_words(device, layer, pairs)
     seen = await device.transfer(words, len(pairs))
     accepted = np.array(seen.accepted)
     check(accepted[0] + np.arange(len(words)), accepted, lambda pair: f"cycle of pair {pair}")
-    ends = accepted[np.cumsum([len(w) for _, w in pairs]) - 1]
+    ends = accepted[batch_ends(layer, pairs)]
     check(ends + LATENCY, np.array(seen.offered), lambda index: f"cycle of result {index}")
