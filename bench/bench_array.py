@@ -8,6 +8,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from golden.formats import parse
 from golden.inference import QuantisedNetwork, quantise
@@ -40,11 +41,16 @@ def network(name: str) -> QuantisedNetwork:
 
 
 def measure(
-    datapath: Datapath, quantised: QuantisedNetwork, cache: Cache | None = None, **options: object
+    datapath: Datapath,
+    quantised: QuantisedNetwork,
+    cache: Cache | None = None,
+    *,
+    clock_ns: float = CLOCK_NS,
+    **options: Any,
 ) -> tuple[float, float, float, dict[str, float]]:
     """Area per element, critical path, energy per product, and its split."""
     spec = ArraySpec(mac=datapath.spec, **({"rows": 16, "cols": 16} | options))
-    array = MappedArray(datapath, spec, load("nangate45"), clock_ns=CLOCK_NS, cache=cache)
+    array = MappedArray(datapath, spec, load("nangate45"), clock_ns=clock_ns, cache=cache)
     images = digits().data.images[::17]
     streams = [stream for stream in quantised.streams(images) if stream.name == LAYER]
     batch = cut_tiles(spec, streams, streams[0].output_codec.spec, seed=1)
