@@ -278,7 +278,7 @@ def _choice(name: str) -> _Choice:
             known = ", ".join(sizes)
             raise ValueError(f"size of {design.name} must be one of {known}, not {label!r}")
         options = sizes[label]
-    return _Choice(design=design, spec=str(form), options=options, tests=(rest,) if rest else ())
+    return _Choice(design=design, spec=text, options=options, tests=(rest,) if rest else ())
 
 
 def _sizes(design: Design) -> tuple[Options, ...]:

@@ -1,16 +1,28 @@
 """The regression: what it runs, what it reports, and how a failure is repeated."""
 
+import itertools
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import narrowgauge.regression
 import narrowgauge.tensors
 from golden.formats import parse
+from narrowgauge import cli
 from narrowgauge.catalogue import DESIGNS, Options
-from narrowgauge.regression import Case, bench_job, cases, default_seed, run
+from narrowgauge.regression import (
+    Case,
+    Outcome,
+    bench_job,
+    cases,
+    default_seed,
+    everything,
+    run,
+)
 from sim.layout import unpack
 from tests.simulators import needs_icarus
 
@@ -24,11 +36,21 @@ def test_all_cases():
     names = [case.name for case in chosen]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"\S+", name) for name in names)
-    arrays = [case for case in chosen if case.design == "tapered-array"]
-    assert [case.name.split("/")[2] for case in arrays] == [
-        "4x4", "1x3", "3x1-zero_gating", "2x5-pe", "3x2-pe-zero_gating", "16x16",
-        "4x4", "4x4", "4x4",
-    ]  # fmt: skip
+    arrays = [case.name.split("/")[1:] for case in chosen if case.design == "tapered-array"]
+    sizes = [label for spec, label in arrays if spec == DESIGNS["tapered-array"].presets[0]]
+    assert sizes[:5] == ["4x4", "1x3", "3x1-zero_gating", "2x5-pe", "3x2-pe-zero_gating"]
+    assert "16x16" in sizes
+    # The others run in the first size.
+    assert [label for _, label in arrays[len(sizes) :]] == ["4x4"] * 3
+
+
+def test_sizes_have_names():
+    """Sizes of a unit have names of their own, so that one can be chosen."""
+    for design in DESIGNS.values():
+        sizes = {*design.unit.sizes, *design.unit.gate_sizes}
+        labels = {design.unit.label(size) for size in sizes}
+        assert len(labels) == len(sizes), design.name
+        assert ("" in labels) == (len(sizes) == 1)
 
 
 def test_chosen_cases():
@@ -48,6 +70,9 @@ def test_chosen_cases():
         ((["fixed-x"],), "design must be one of .*fixed-mac.*, not 'fixed-x'"),
         ((["fixed-mac"], ["tapered8"]), "spec must be a format of fixed-mac, not 'tapered8'"),
         ((["fixed-mac"], ["fixed99"]), "bits must be between 2 and 16, not 99"),
+        ((["fixed-mac/fixed99"],), "bits must be between 2 and 16, not 99"),
+        ((["fixed-mac/tapered8"],), "spec must be a format of fixed-mac, not 'tapered8'"),
+        ((["fixed-array/fixed8/9x9"],), "size of fixed-array must be one of .*, not '9x9'"),
     ],
 )
 def test_refused_cases(arguments, message):
@@ -144,7 +169,7 @@ def test_run():
     assert {outcome.seed for outcome in outcomes} == {3}
     assert all(outcome.seconds >= 0 and outcome.message == "" for outcome in outcomes)
     assert all(re.fullmatch(r"icarus \d+\.\d+", outcome.simulator) for outcome in outcomes)
-    assert outcomes[-1].name == "tapered-decoder/tapered3/every_code"
+    assert outcomes[-2].name == "tapered-decoder/tapered3/every_code"
 
 
 @needs_icarus
@@ -155,6 +180,70 @@ def test_repeat():
     assert (outcome.test, outcome.passed, outcome.seed) == ("longest_sums", True, 5)
     (outcome,) = run([replace(case, tests=("no_such_test",))], jobs=1)
     assert (outcome.test, outcome.passed, outcome.message) == ("run", False, "no test ran")
+
+
+@pytest.mark.parametrize("library", [None, "nangate45", "my cells.lib"])
+def test_names(monkeypatch, library):
+    """The command that an outcome states runs that test of that case alone, on the same seed."""
+    asked = []
+    monkeypatch.setattr(
+        narrowgauge.regression, "run", lambda chosen, **options: asked.append((chosen, options))
+    )
+    monkeypatch.setattr("narrowgauge.outcomes.print_outcomes", lambda *_: None)
+    for thorough, case in itertools.product((True, False), cases(library=library)):
+        chosen = replace(case, simulator="verilator", thorough=thorough)
+        outcome = outcome_of(chosen, "dot_products/gaps=2", seed=77)
+        program, *words = shlex.split(outcome.command)
+        assert (program, words[:2]) == ("narrowgauge", ["test", outcome.name])
+        with pytest.raises(TypeError, match="NoneType"):  # nothing was run
+            cli.narrowgauge(words, standalone_mode=False)
+        ((got,), options) = asked.pop()
+        assert got == replace(chosen, tests=("dot_products/gaps=2",))
+        assert options["seed"] == 77
+        # What is no test of a bench is repeated as a whole.
+        for step in ("map", "build", "run", "coverage"):
+            whole = outcome_of(chosen, step, seed=3)
+            assert shlex.split(whole.command)[2] == case.name
+
+
+def outcome_of(case, test, seed):
+    return Outcome(
+        case=case,
+        simulator="verilator 5.0",
+        test=test,
+        passed=False,
+        seconds=0.0,
+        case_seconds=0.0,
+        message="",
+        seed=seed,
+    )
+
+
+def test_everything():
+    """All on the first simulator; each design once on the other, and once mapped to cells."""
+    chosen = everything(["fixed-array", "tapered-mac"], simulators=["icarus", "verilator"])
+    by_level = {
+        level: [case.name for case in chosen if case.level == level]
+        for level in ("icarus", "verilator", "icarus, gates")
+    }
+    assert by_level["icarus"] == [case.name for case in cases(["fixed-array", "tapered-mac"])]
+    assert by_level["verilator"] == ["fixed-array/fixed8/4x4", "tapered-mac/tapered8:runs=4-7"]
+    assert by_level["icarus, gates"] == ["fixed-array/fixed8/2x3", "tapered-mac/tapered8:runs=4-7"]
+    assert {case.level for case in chosen} == set(by_level)
+    assert len(set(chosen)) == len(chosen)
+    assert {(case.library, case.thorough) for case in chosen} == {
+        (None, True),
+        ("nangate45", False),
+    }
+    (only,) = everything(["tapered-mac"], ["tapered5"], simulators=["verilator"], thorough=False)[
+        :1
+    ]
+    assert (only.simulator, only.thorough, only.library) == ("verilator", False, None)
+    one = everything(["fixed-mac/fixed4/every_pair"], simulators=["icarus"])
+    assert [(case.level, case.tests) for case in one] == [
+        ("icarus", ("every_pair",)),
+        ("icarus, gates", ("every_pair",)),
+    ]
 
 
 @needs_icarus
