@@ -264,7 +264,8 @@ class WordSchedule(wiring.Component):
         tags: dict[str, Value] = {"first": self.first, "last": self.last, "scale": scale}
         valid = self.valid
         tile = Signal.like(self.last_tile)
-        for cycle in range(1, self.quantiser_latency + self.dot_latency + 1):
+        latency = self.quantiser_latency + self.dot_latency
+        for cycle in range(1, latency + 1):
             if cycle == self.quantiser_latency:
                 is_final = Signal()
                 m.d.comb += [
@@ -284,7 +285,8 @@ class WordSchedule(wiring.Component):
                 for name, tag in tags.items()
             }
             with m.If(self.move):
-                m.d.sync += here.eq(valid)
+                # At the end, only what completes a vector counts.
+                m.d.sync += here.eq(valid & tags["last"] if cycle == latency else valid)
                 with m.If(valid):
                     m.d.sync += [held[name].eq(tags[name]) for name in ("first", "last")]
                 with m.If(valid & tags["last"]):
@@ -297,7 +299,7 @@ class WordSchedule(wiring.Component):
             if cycle == self.quantiser_latency:
                 m.d.comb += [self.code_valid.eq(valid), self.code_first.eq(tags["first"])]
         m.d.comb += [
-            self.done.eq(valid & tags["last"]),
+            self.done.eq(valid),
             self.done_scale.eq(tags["scale"]),
             self.done_tile.eq(tags["tile"]),
             self.done_first.eq(tags["is_first"]),
