@@ -1,6 +1,7 @@
 """The look-up engine of weight pools as a machine of the comparison."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,17 @@ from golden.weight_pool import WeightPoolFormat, checked_activations
 from golden.weight_pool_engine import EngineSpec
 from golden.weight_pool_system import PoolOperands, WeightPoolLayer
 from narrowgauge.array_machine import code_values
+from narrowgauge.catalogue import engine_spec
 from narrowgauge.machine import LayerRun, Memory, Settings
 from synth.activity import LANES_PER_WORD
 from synth.energy import unit_energy
 from synth.library import load
 from synth.weight_pool import MappedEngine, PixelBatch
 
-__all__ = ["PoolMachine", "draw_pixels", "required_length"]
+__all__ = ["PIXELS", "PoolMachine", "draw_pixels", "required_length"]
 
-#: Pixels that each of the streams side by side runs, one after the other.
-PIXELS = 2
+#: Pixels of each of the streams side by side, one after the other; two of them fill the pipeline.
+PIXELS = 3
 
 
 class PoolMachine:
@@ -48,11 +50,12 @@ class PoolMachine:
         self, form: WeightPoolFormat, streams: Sequence[LayerStream], settings: Settings
     ) -> None:
         operands = [stream.operands for stream in streams if self.runs(stream)]
+        options = settings.options
         # Exact for the same length as the accumulators of all other formats.
-        spec = EngineSpec.for_format(form, settings.options.length)
+        spec = engine_spec(form, options)
         needed = required_length(spec, operands)
-        if needed > settings.options.length:
-            spec = EngineSpec.for_format(form, needed)
+        if needed > options.length:
+            spec = engine_spec(form, replace(options, length=needed))
         self.hardware = MappedEngine(spec, load(settings.library), clock_ns=settings.clock_ns)
         self._seed = settings.seed
         self.weight_bits = spec.lut_bits
@@ -82,7 +85,7 @@ class PoolMachine:
         operands: PoolOperands = stream.operands
         batch = draw_pixels(self.hardware.spec, stream, PIXELS, self._seed)
         run = self.hardware.run(batch)
-        products = batch.results.size * operands.activation_codes.shape[1]
+        products = batch.results[:, 2:].size * operands.activation_codes.shape[1]
         split, annotated = unit_energy(self.hardware, run, products)
         return LayerRun(
             weight_spec=str(operands.spec),

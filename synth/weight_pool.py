@@ -7,6 +7,7 @@ each distinct unit once, and one simulation holds all its instances as lanes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ CLASSES = {
 class PixelBatch:
     """Pixels of one layer, as an engine gets them.
 
-    Streams are the lanes of the simulation's words, so there is a multiple of 64 of them.
+    Streams are the lanes of the simulation's words, so there is a multiple of 64 of them, each of
+    three pixels or more.
 
     Parameters
     ----------
@@ -67,7 +69,10 @@ class PixelBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRun(UnitsRun):
-    """Switching activity of a batch of pixels, and what its memories did.
+    """Switching activity of all but two of a batch of pixels, and what its memories did.
+
+    They are those from the first row of codes of the first pixel to that of the last but one, so
+    that the pipeline is full all the time.
 
     Attributes
     ----------
@@ -155,9 +160,9 @@ class _Run:
         self.engine, self.spec, self.batch = engine, engine.spec, batch
         spec = self.spec
         self.streams, self.pixels, self.blocks, group = batch.groups.shape
-        if self.streams % LANES_PER_WORD or group != spec.group:
+        if self.streams % LANES_PER_WORD or self.pixels < 3 or group != spec.group:
             raise ValueError(
-                f"batch must have a multiple of 64 streams of groups of {spec.group}, "
+                f"batch must have a multiple of 64 streams, 3 pixels and groups of {spec.group}, "
                 f"not {batch.groups.shape}"
             )
         self.groups = batch.groups.reshape(self.streams, -1, group)
@@ -174,35 +179,42 @@ class _Run:
         self._constants: dict[tuple[str, str, int], Words] = {}
 
     def run(self) -> EngineRun:
-        """Clock everything until the last code has left, and compare the codes."""
+        """Clock everything while the pipeline is full, and compare the codes that leave."""
         for role, unit in self.engine.units.items():
             if "rst" in unit.netlist.ports:
                 for level in (1, 0):
                     self._step(role, {}, rst=level)
-        before = {role: simulator.activity() for role, simulator in self.units.items()}
-        rows = list(self._codes())
-        codes = np.stack(rows, axis=1).reshape(self.streams, self.pixels, -1)
-        self._compare(codes[..., : self.batch.results.shape[-1]])
+        count = self.rows * (self.pixels - 2)
+        rows: list[Integers] = []
+        marks = []
+        for codes in islice(self._codes(), count + 1):
+            if len(rows) in (0, count):
+                activity = {role: simulator.activity() for role, simulator in self.units.items()}
+                marks.append((activity, self.cycles, dict(self.accesses)))
+            rows.append(codes)
+        self._compare(np.stack(rows, axis=1))
+        (before, begin, earlier), (after, end, later) = marks
         return EngineRun(
-            activity={
-                role: simulator.activity().since(before[role])
-                for role, simulator in self.units.items()
-            },
-            cycles=self.cycles,
+            activity={role: activity.since(before[role]) for role, activity in after.items()},
+            cycles=end - begin,
             simulated={role: unit.count for role, unit in self.engine.units.items()},
-            accesses=self.accesses,
+            accesses={name: count - earlier[name] for name, count in later.items()},
         )
 
     def _compare(self, codes: Integers) -> None:
-        """Compare with the golden model, in the bits that its codes have."""
+        """Compare rows [streams, rows, lanes] with the golden model, in the bits of its codes."""
         settings = self.batch.settings
         bits = settings["largest"].bit_length() + settings["result_has_sign"]
-        got = codes & (1 << bits) - 1
-        if not np.array_equal(got, self.batch.results):
-            place = tuple(np.argwhere(got != self.batch.results)[0].tolist())
+        results = self.spec.lane_words(self.batch.results)
+        expected = results.reshape(self.streams, -1, self.spec.lanes)[:, : codes.shape[1]]
+        used = self.spec.lane_words(np.ones_like(self.batch.results[0]))
+        used = used.reshape(-1, self.spec.lanes)[: codes.shape[1]] == 1
+        got = np.where(used, codes & (1 << bits) - 1, 0)
+        if not np.array_equal(got, expected):
+            place = tuple(np.argwhere(got != expected)[0].tolist())
             raise ValueError(
-                f"mapped netlist must give code {self.batch.results[place]} as the golden model, "
-                f"not {got[place]} (stream {place[0]}, pixel {place[1]}, output {place[2]})"
+                f"mapped netlist must give code {expected[place]} as the golden model, "
+                f"not {got[place]} (stream {place[0]}, row {place[1]}, lane {place[2]})"
             )
 
     def _constant(self, role: str, port: str, value: int) -> Words:
@@ -252,8 +264,8 @@ class _Run:
         ]
         accumulator: Integers = np.zeros((self.streams, spec.lanes), np.int64)
         bias = final = accumulator
-        group = row = taken = 0
-        while taken < self.pixels * self.rows:
+        group = row = 0
+        while True:
             self.cycles += 1
             signals = self._control(row < len(self.indices))
             reads_plane = signals["move"] and self._register("transposer", "plane_valid")
@@ -262,9 +274,8 @@ class _Run:
             total = self._gather(row, bank, accumulator, bias, signals)
             row += signals["gather"]
 
-            taken_now, codes, read = self._finish(final, signals["finish"])
-            if taken_now:
-                taken += 1
+            leaves, codes, read = self._finish(final, signals["finish"])
+            if leaves:
                 yield codes
 
             if reads_plane:
