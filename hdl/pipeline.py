@@ -66,7 +66,7 @@ class Stages:
     def multiply(
         self, place: str, a: Value, b: Value, *, width: int = 6, plus: Value | None = None
     ) -> Value:
-        """Sum of ``a * b`` and ``plus``, of no more bits than the product.
+        """Sum of ``a * b`` and, of unsigned numbers, ``plus``, with no more bits than the product.
 
         At ``place`` are the products with ``width`` bits of ``b`` each, the last one with ``plus``.
         """
@@ -76,10 +76,8 @@ class Stages:
         parts = [b[start : start + width] for start in starts]
         if b.shape().signed:
             parts[-1] = parts[-1].as_signed()
-        products = [
-            (a * part).shift_left(start) for part, start in zip(parts, starts, strict=True)
-        ]
+        products = [(a * part).shift_left(start) for part, start in zip(parts, starts, strict=True)]
         if plus is not None:
-            products[-1] += plus
+            products[-1] = (products[-1] + plus)[: len(a) + len(b)]
         cut = self.cut(place, **{f"part_{n}": product for n, product in enumerate(products)})
         return reduce(add, cut)

@@ -10,12 +10,18 @@ from amaranth.hdl import Shape
 from golden.dybit_mac import DybitMacSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
+from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
+from hdl.array import SystolicArray
 from hdl.dybit import DybitDatapath
 from hdl.elp_bsd import ElpBsdDatapath
 from hdl.fixed import FixedDatapath
+from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
+from synth.verilog import to_verilog
 from tests.simulate import run
+from tests.simulators import needs_icarus, needs_verilator
+from tests.verilog_tools import icarus_complaints, verilator_complaints
 
 DATAPATHS = {
     "fixed8": FixedDatapath(FixedMacSpec(bits=8, length=64)),
@@ -132,3 +138,19 @@ def test_bad_latency(name):
             make(latency=9)
         with pytest.raises(TypeError, match="latency must be an int, not True"):
             make(latency=True)
+
+
+@needs_icarus
+@needs_verilator
+@pytest.mark.parametrize("name", LATENCIES)
+def test_lint(tmp_path, name):
+    datapath = DATAPATHS[name]
+    options = {"rows": 2, "cols": 2, "pipelined": True, "carry_save": True}
+    for component in (
+        Mac(datapath, pipelined=True),
+        SystolicArray(datapath, ArraySpec(mac=datapath.spec, zero_gating=True, **options)),
+        SystolicArray(datapath, ArraySpec(mac=datapath.spec, decoders="pe", **options)),
+    ):
+        design = to_verilog(component)
+        assert verilator_complaints(tmp_path, design.text, design.top) == ""
+        assert icarus_complaints(tmp_path, design.text) == ""
