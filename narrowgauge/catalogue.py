@@ -18,7 +18,9 @@ from golden.mac import ArraySpec
 from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool_engine import EngineSpec
 from hdl.abfp import AbfpDatapath, AbfpTile
+from hdl.abfp_units import AbfpConverter
 from hdl.array import SystolicArray
+from hdl.bfloat16_mac import Bfloat16Datapath, Bfloat16Mac
 from hdl.datapath import Datapath
 from hdl.dybit import DybitDatapath
 from hdl.dybit_fused import DybitFusedDatapath
@@ -133,7 +135,7 @@ SYSTEMS: dict[str, System] = {
             "abfp8:exp_only=yes",
             "abfp8:tile=8,noise_bits=8",
         ),
-        units=("tile",),
+        units=("tile", "converter", "bfloat16_mac"),
         datapath=lambda form, length: AbfpDatapath(form.tile_spec(), length),
     ),
     "weight_pool": System(
@@ -350,6 +352,7 @@ UNITS: dict[str, Unit] = {
         build=_encoder,
         options=("length", "pipelined"),
         attributes=lambda encoder: {"latency": encoder.latency},
+        sizes=(Options(), Options(pipelined=True)),
     ),
     "mac": Unit(
         description="streaming multiply-accumulate: decode, multiply, sum exactly, encode once",
@@ -357,6 +360,7 @@ UNITS: dict[str, Unit] = {
         build=lambda datapath, options: Mac(datapath, pipelined=options.pipelined),
         options=("length", "pipelined"),
         attributes=lambda mac: {"latency": mac.latency},
+        sizes=(Options(), Options(pipelined=True)),
     ),
     "array": Unit(
         description="output-stationary systolic array with bias, ReLU and encoders",
@@ -451,6 +455,22 @@ UNITS: dict[str, Unit] = {
         ),
         gate_sizes=(Options(rows=2, lanes=2, length=16),),
         gate_spec="abfp8:tile=8,noise_bits=8",
+    ),
+    "converter": Unit(
+        description="combinational gain and ADC of a tile, with noise if the format has it",
+        bench="sim.tb_abfp_converter",
+        build=lambda datapath, options: AbfpConverter(datapath.spec),
+        gate_spec="abfp8:tile=8,noise_bits=8",
+    ),
+    "bfloat16_mac": Unit(
+        description="bfloat16 multiply-accumulate in float32, the floating baseline; of no format",
+        bench="sim.tb_bfloat16_mac",
+        build=lambda datapath, options: Bfloat16Mac(options.pipelined),
+        options=("pipelined",),
+        attributes=lambda mac: {"interleaved": mac.interleaved, "latency": mac.latency},
+        sizes=(Options(), Options(pipelined=True)),
+        datapath=lambda form, length: Bfloat16Datapath(),
+        model="bfloat16_mac",
     ),
 }
 

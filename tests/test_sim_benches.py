@@ -47,6 +47,14 @@ TILE_TESTS = {
     "offers_before_ready",
     "reset_in_the_middle",
 }
+BFLOAT16_TESTS = {
+    *(f"dot_products/gaps={index}" for index in range(4)),
+    "every_significand",
+    "limits",
+    "latency_and_throughput",
+    "offers_before_ready",
+    "reset_in_the_middle",
+}
 TESTS = {
     "decoder": {"every_code"},
     "activation_decoder": {"every_code"},
@@ -55,6 +63,8 @@ TESTS = {
     "array": ARRAY_TESTS,
     "engine": ENGINE_TESTS,
     "tile": TILE_TESTS,
+    "converter": {"every_sum", "ties", "noise"},
+    "bfloat16_mac": BFLOAT16_TESTS,
 }
 
 RUNS = "tapered8:runs=4-7"
@@ -107,6 +117,10 @@ ICARUS = [
     ("elp_bsd-array", "elp_bsd4", {"rows": 3, "cols": 2, "zero_gating": True}),
     ("elp_bsd-array", "elp_bsd6:set=E6-2", {"rows": 2, "cols": 2, "decoders": "pe"}),
     ("elp_bsd-array", "elp_bsd3:set=E3-1", {"rows": 1, "cols": 3, "zero_gating": True}),
+    ("abfp-converter", "abfp6:tile=8,noise_bits=3", {}),
+    ("abfp-converter", "abfp8:exp_only=yes", {}),
+    ("abfp-bfloat16_mac", "abfp8", {}),
+    ("abfp-bfloat16_mac", "abfp8", {"pipelined": True}),
     ("abfp-tile", "abfp8:tile=8", {"rows": 3, "lanes": 2, "length": 24}),
     ("abfp-tile", "abfp8:tile=16,exp_only=yes", {"rows": 2, "lanes": 2, "length": 32}),
     ("abfp-tile", "abfp6:tile=8,noise_bits=4", {"rows": 1, "length": 8, "pipelined": True}),
