@@ -61,7 +61,7 @@ def print_split(machine: PoolMachine, stream: LayerStream, seed: int) -> None:
     """Energy of every unit, and what its clock would be if registers that hold had none."""
     batch = draw_pixels(machine.hardware.spec, stream, PIXELS, seed)
     run = machine.hardware.run(batch)
-    products = batch.results[:, 2:].size * stream.operands.activation_codes.shape[1]
+    products = batch.results.size * stream.operands.activation_codes.shape[1]
     for role, unit in machine.hardware.units.items():
         alone = MappedUnits({role: unit}, clock_ns=machine.hardware.clock_ns)
         split, _ = unit_energy(alone, run, products)

@@ -21,8 +21,8 @@ from synth.weight_pool import MappedEngine, PixelBatch
 
 __all__ = ["PIXELS", "PoolMachine", "draw_pixels", "required_length"]
 
-#: Pixels of each of the streams side by side, one after the other; two of them fill the pipeline.
-PIXELS = 3
+#: Pixels of each of the streams side by side, one after the other.
+PIXELS = 2
 
 
 class PoolMachine:
@@ -85,7 +85,7 @@ class PoolMachine:
         operands: PoolOperands = stream.operands
         batch = draw_pixels(self.hardware.spec, stream, PIXELS, self._seed)
         run = self.hardware.run(batch)
-        products = batch.results[:, 2:].size * operands.activation_codes.shape[1]
+        products = batch.results.size * operands.activation_codes.shape[1]
         split, annotated = unit_energy(self.hardware, run, products)
         return LayerRun(
             weight_spec=str(operands.spec),

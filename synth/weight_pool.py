@@ -41,7 +41,7 @@ class PixelBatch:
     """Pixels of one layer, as an engine gets them.
 
     Streams are the lanes of the simulation's words, so there is a multiple of 64 of them, each of
-    three pixels or more.
+    one pixel or more.
 
     Parameters
     ----------
@@ -69,10 +69,10 @@ class PixelBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRun(UnitsRun):
-    """Switching activity of all but two of a batch of pixels, and what its memories did.
+    """Switching activity of a batch of pixels, and what its memories did.
 
-    They are those from the first row of codes of the first pixel to that of the last but one, so
-    that the pipeline is full all the time.
+    The pixels follow one another over and over; what counts is from the first row of codes of the
+    first pixel to the next time that it leaves, so that the pipeline is full all the time.
 
     Attributes
     ----------
@@ -160,15 +160,15 @@ class _Run:
         self.engine, self.spec, self.batch = engine, engine.spec, batch
         spec = self.spec
         self.streams, self.pixels, self.blocks, group = batch.groups.shape
-        if self.streams % LANES_PER_WORD or self.pixels < 3 or group != spec.group:
+        if self.streams % LANES_PER_WORD or group != spec.group:
             raise ValueError(
-                f"batch must have a multiple of 64 streams, 3 pixels and groups of {spec.group}, "
+                f"batch must have a multiple of 64 streams of groups of {spec.group}, "
                 f"not {batch.groups.shape}"
             )
         self.groups = batch.groups.reshape(self.streams, -1, group)
         rows = spec.lane_words(batch.indices)
         self.rows = rows.shape[1]
-        self.indices = np.tile(rows.reshape(-1, spec.lanes), (self.pixels, 1))
+        self.indices = rows.reshape(-1, spec.lanes)
         self.bias = spec.lane_words(batch.bias)
         self.units = {
             role: Simulator(unit.netlist, unit.count * self.streams)
@@ -184,7 +184,7 @@ class _Run:
             if "rst" in unit.netlist.ports:
                 for level in (1, 0):
                     self._step(role, {}, rst=level)
-        count = self.rows * (self.pixels - 2)
+        count = self.rows * self.pixels
         rows: list[Integers] = []
         marks = []
         for codes in islice(self._codes(), count + 1):
@@ -205,10 +205,11 @@ class _Run:
         """Compare rows [streams, rows, lanes] with the golden model, in the bits of its codes."""
         settings = self.batch.settings
         bits = settings["largest"].bit_length() + settings["result_has_sign"]
+        rows = np.arange(codes.shape[1]) % (self.pixels * self.rows)
         results = self.spec.lane_words(self.batch.results)
-        expected = results.reshape(self.streams, -1, self.spec.lanes)[:, : codes.shape[1]]
+        expected = results.reshape(self.streams, -1, self.spec.lanes)[:, rows]
         used = self.spec.lane_words(np.ones_like(self.batch.results[0]))
-        used = used.reshape(-1, self.spec.lanes)[: codes.shape[1]] == 1
+        used = used.reshape(-1, self.spec.lanes)[rows] == 1
         got = np.where(used, codes & (1 << bits) - 1, 0)
         if not np.array_equal(got, expected):
             place = tuple(np.argwhere(got != expected)[0].tolist())
@@ -267,7 +268,7 @@ class _Run:
         group = row = 0
         while True:
             self.cycles += 1
-            signals = self._control(row < len(self.indices))
+            signals = self._control()
             reads_plane = signals["move"] and self._register("transposer", "plane_valid")
             group += self._transpose(group, signals["move"])
             bank = self._results(entries, signals)
@@ -299,7 +300,7 @@ class _Run:
             self.accesses["biases"] += signals["bias_read"]
             self.accesses["sums"] += signals["finish"] + (read is not None)
 
-    def _control(self, has_indices: bool) -> dict[str, int]:
+    def _control(self) -> dict[str, int]:
         """Signals of the controller."""
         settings = self.batch.settings
         plane = self._register("transposer", "plane")
@@ -310,7 +311,7 @@ class _Run:
             plane_first=plane == settings["top_plane"],
             plane_final=plane == 0,
             plane_last=self._register("transposer", "plane_last"),
-            index_valid=has_indices,
+            index_valid=1,
             room=self._register("finisher", "waiting") <= settings["last_row"],
             has_sign=settings["has_sign"],
             last_row=settings["last_row"],
@@ -322,18 +323,17 @@ class _Run:
     def _transpose(self, group: int, move: int) -> int:
         """Offer a group; whether it was accepted."""
         spec = self.spec
-        now = min(group, self.groups.shape[1] - 1)
+        now = group % self.groups.shape[1]
         codes = self._lanes(self.groups[:, now], spec.max_act_bits)
-        offered = group < self.groups.shape[1]
         self._step(
             "transposer",
             {"i_codes": self._joined(codes)},
-            i_valid=offered,
+            i_valid=1,
             i_last=now % self.blocks == self.blocks - 1,
             top_plane=self.batch.settings["top_plane"],
             move=move,
         )
-        return int(offered and self._output("transposer", "i_ready"))
+        return self._output("transposer", "i_ready")
 
     def _table_rows(self) -> list[Integers]:
         """Rows [streams, entries] of each bank that the plane asks for."""
@@ -364,7 +364,7 @@ class _Run:
     ) -> Integers:
         """Clock the lanes; their sums [streams, lanes]."""
         spec = self.spec
-        index = self.indices[min(row, len(self.indices) - 1)]
+        index = self.indices[row % len(self.indices)]
         self._step(
             "lane",
             {
