@@ -482,35 +482,45 @@ class CellLibrary:
             ]
         return sorted(found, key=lambda cell: (cell.area_um2, cell.name))
 
-    @cached_property
+    @property
     def fo4_slew_ns(self) -> float:
         """Slew in ns in a chain of inverters that each drive four like themselves.
 
         It is what a typical net of a library has, whatever the technology, and stands in where a
-        slew is not known.  Mean of rise and fall of the smallest inverter (chosen).
+        slew is not known.  Mean of rise and fall of the smallest inverter, of equally small ones
+        the one whose chain is fastest (chosen).
         """
-        inverter, load = self.of_kind("inverter")[0], self.fo4_load_ff
-        slew = 0.0
-        for _ in range(20):
-            slew = _mean_of_edges(inverter, ("slew_rise", "slew_fall"), slew, load)
-        return slew
+        return self._fo4[1]
 
-    @cached_property
+    @property
     def fo4_delay_ns(self) -> float:
         """Delay in ns of one inverter of that chain, mean of rise and fall."""
-        inverter, load = self.of_kind("inverter")[0], self.fo4_load_ff
-        return _mean_of_edges(inverter, ("delay_rise", "delay_fall"), self.fo4_slew_ns, load)
+        return self._fo4[0]
 
     @property
     def fo4_load_ff(self) -> float:
-        """Load in fF of four of the smallest inverter."""
-        inverter = self.of_kind("inverter")[0]
-        return 4 * inverter.pins[inverter.inputs[0]].cap_ff
+        """Load in fF of four of those inverters."""
+        return self._fo4[2]
+
+    @cached_property
+    def _fo4(self) -> tuple[float, float, float]:
+        inverters = self.of_kind("inverter")
+        area = inverters[0].area_um2
+        return min(_fan_out_of_4(cell) for cell in inverters if cell.area_um2 == area)
 
     @property
     def plain_flip_flops(self) -> list[Cell]:
         """Flip-flops of a rising edge without set or reset, smallest area first, then by name."""
         return [cell for cell in self.of_kind("flip-flop") if cell.is_flip_flop(False, False)]
+
+
+def _fan_out_of_4(inverter: Cell) -> tuple[float, float, float]:
+    """Delay and slew in ns of an inverter that drives four like itself, and the load in fF."""
+    load = 4 * inverter.pins[inverter.inputs[0]].cap_ff
+    slew = 0.0
+    for _ in range(20):
+        slew = _mean_of_edges(inverter, ("slew_rise", "slew_fall"), slew, load)
+    return _mean_of_edges(inverter, ("delay_rise", "delay_fall"), slew, load), slew, load
 
 
 def _mean_of_edges(cell: Cell, fields: tuple[str, str], slew_ns: float, load_ff: float) -> float:
