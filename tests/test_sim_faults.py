@@ -206,6 +206,101 @@ FAULTS = {
             "every_code", "dybit_activation_decoder", r"{code\[2:0\], 1'b0}", "code"
         ),
     },
+    (
+        "abfp-tile", "abfp8:tile=8,noise_bits=4", ("rows", 3), ("lanes", 2), ("length", 24),
+    ): {
+        "sums of a tile are not cleared": Fault(
+            "products/gaps=0", "abfp_dot", r"first \? 18'd0 : total", "total"
+        ),
+        "words are quantised during pauses": Fault(
+            "products/gaps=1", "abfp_vectors", r"abs_max_first = \(fill_beat == 2'd0\)",
+            "abs_max_first = 1'b0",
+        ),
+        "a dot product is overwritten while others are converted": Fault(
+            "products/gaps=2", "abfp_turns", r"done & \(~full \| is_last\)", "done"
+        ),
+        "biases are of the row after": Fault(
+            "products/gaps=3", "abfp_tags", r"bias_row <= sum_row_2_ago",
+            "bias_row <= sum_row_1_ago",
+        ),
+        "a result that is too large wraps": Fault(
+            "limits", "abfp_rescaler", r"\w+ > 11'sd254", "1'b0"
+        ),
+        "ReLU does nothing": Fault("limits", "abfp_result", r"relu & total\[31\]", "1'b0"),
+        "infinities count": Fault(
+            "bad_inputs", "abfp_abs_max",
+            r"\(\(magnitudes\[14:7\] == 8'd0\) \| \(&magnitudes\[14:7\]\)\)",
+            "(magnitudes[14:7] == 8'd0)",
+        ),
+        "the flag of bad inputs misses a lane": Fault(
+            "bad_inputs", "abfp_abs_max", r"&magnitudes\[14:7\]}", "1'b0}"
+        ),
+        "noise does not turn with the sign": Fault(
+            "noise", "abfp_converter", r"total_noise \^ {4{total_total\[17\]}}", "total_noise"
+        ),
+        "a noise word is used twice": Fault(
+            "noise", "abfp_turns", r"step = convert & valid",
+            "step = convert & valid & (slot != 3'd1)",
+        ),
+        "scales of weights are of the first tile": Fault(
+            "network_layers", "abfp_tags", r"scale_tile <= tile", "scale_tile <= 2'd0"
+        ),
+        "a vector takes a cycle more": Fault(
+            "throughput", "abfp_turns", r"slot == 3'd4", "slot == 3'd5"
+        ),
+        "a result is offered only where it is wanted": Fault(
+            "offers_before_ready", "abfp_result", r"move = o_ready \| ~o_valid", "move = o_ready"
+        ),
+        # What a register holds before the first reset is not left.
+        "reset leaves a vector": Fault(
+            "reset_in_the_middle", "abfp_vectors", r"known <= 2'd0",
+            "known <= (^known === 1'bx) ? 2'd0 : known",
+        ),
+    },
+    ("abfp-converter", "abfp8:tile=8,noise_bits=8"): {
+        "one quotient is off by one": Fault(
+            "every_sum", "abfp_converter", r"14'h2041;", "14'h2042;"
+        ),
+        "ties go up": Fault("ties", "abfp_converter", r"quotient\[0\] & ~is_tie", "quotient[0]"),
+        "noise is never off": Fault("ties", "abfp_converter", r"noise_enable \?", "1'b1 ?"),
+        "noise has no half step": Fault(
+            "noise", "abfp_converter", r"\^ {8{total\[17\]}}, 1'b1}", "^ {8{total[17]}}, 1'b0}"
+        ),
+    },
+    ("abfp-bfloat16_mac", "abfp8"): {
+        "sums are not cleared": Fault(
+            "dot_products/gaps=0", "bfloat16_mac", r"\? ~last_0 :", "? 1'b1 :"
+        ),
+        "a pair is taken out of its turn": Fault(
+            "dot_products/gaps=1", "bfloat16_mac", r"move & \(turn == wanted\)", "move"
+        ),
+        "a waiting result is overwritten": Fault(
+            "dot_products/gaps=2", "bfloat16_mac", r"move = o__ready \| ~o__valid", "move = 1'b1"
+        ),
+        "a pause counts as a pair": Fault(
+            "dot_products/gaps=3", "bfloat16_mac", r"pair_valid <= take", "pair_valid <= 1'b1"
+        ),
+        "the lowest bit of a product is lost": Fault(
+            "every_significand", "bfloat16_product",
+            r"\? significand\[14:0\] :", "? {significand[14:1], 1'b0} :",
+        ),
+        "NaN is a number": Fault(
+            "limits", "bfloat16_product", r"\(a\[14:7\] == 8'd0\) \| \(&a\[14:7\]\)",
+            "(a[14:7] == 8'd0)",
+        ),
+        "results come a cycle late": Fault(
+            "latency_and_throughput", "bfloat16_mac", r"done_1 <= done_0; done_2 <= done_1",
+            "{done_1, done_2} <= {done_0 & ~last_0, done_1}",
+        ),
+        "results are offered only where they are wanted": Fault(
+            "offers_before_ready", "bfloat16_mac", r"move = o__ready \| ~o__valid",
+            "move = o__ready",
+        ),
+        "reset leaves the ends of sums": Fault(
+            "reset_in_the_middle", "bfloat16_mac", r"started <= 3'd0",
+            "started <= (^started === 1'bx) ? 3'd0 : started",
+        ),
+    },
     ("weight_pool-engine", "weight_pool32:act_bits=4"): {
         "the lowest plane is subtracted": Fault(
             "layers/gaps=0", "weight_pool_control", r"first & has_sign", "entry_final & has_sign"
