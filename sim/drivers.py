@@ -18,12 +18,15 @@ from sim.layout import pack, unpack
 from sim.parameters import Parameters, load
 from sim.system import Integers, Layer, hardware_bias
 
-__all__ = ["Device", "Transfers", "apply", "check", "read"]
+__all__ = ["Device", "Transfers", "apply", "apply_clocked", "check", "read"]
 
 PERIOD_NS = 10
 
 #: Cycles without a transfer after which a stream counts as stuck.
 PATIENCE = 5000
+
+#: Probability of a cycle in which registers do not go on.
+PAUSE = 0.2
 
 #: Random numbers that are drawn at a time.
 CHUNK = 4096
@@ -72,6 +75,48 @@ async def apply(inputs: Any, words: Sequence[int], output: Any) -> list[int]:
         inputs.value = word
         await settled
         results.append(read(output))
+    return results
+
+
+async def apply_clocked(
+    dut: Any, words: Sequence[int], ports: tuple[Any, Any], latency: int, rng: np.random.Generator
+) -> list[int]:
+    """Send words through a design with registers that go on in cycles with ``move`` only.
+
+    Parameters
+    ----------
+    dut : handle
+        With ports ``clk`` and ``move``.
+    words : sequence of int
+        For the first of ``ports``.
+    ports : tuple of handle
+        Input and output.
+    latency : int
+        Cycles with ``move`` after which a result is there.
+    rng : Generator
+        Draws the cycles without, in which the input is any of the words.
+
+    Returns
+    -------
+    list of int
+        Words of the output.
+    """
+    inputs, output = ports
+    settled = Timer(1, "ns")
+    results: list[int] = []
+    moved = 0
+    moves = _coins(1 - PAUSE, rng)
+    while len(results) < len(words):
+        move = next(moves)
+        dut.clk.value = 0
+        dut.move.value = int(move)
+        inputs.value = words[moved if move and moved < len(words) else rng.integers(len(words))]
+        await settled
+        dut.clk.value = 1
+        await settled
+        moved += move
+        if move and moved >= latency:
+            results.append(read(output))
     return results
 
 

@@ -1,10 +1,10 @@
-"""cocotb bench of combinational encoders: one rounding of an exact sum."""
+"""cocotb bench of encoders, with registers inside or without: one rounding of an exact sum."""
 
 import cocotb
 import numpy as np
 
 from sim.bins import ElementBins
-from sim.drivers import apply, check
+from sim.drivers import apply, apply_clocked, check
 from sim.layout import pack, unpack
 from sim.parameters import load
 from sim.system import edge_totals, encoded, tie_totals, unit_exp, wide_totals
@@ -13,6 +13,8 @@ PARAMETERS = load()
 
 #: Sums of each kind under each setting.
 COUNT = 200 if PARAMETERS.thorough else 30
+
+LATENCY = PARAMETERS.attributes["latency"]
 
 #: How many settings are few enough to try all of them anyway.
 FEW = 64
@@ -27,16 +29,24 @@ BINS.declare_results(has_ties=True)
 BINS.declare_codes("result", {setting.result for setting in SETTINGS})
 
 
+async def encode(dut, words, rng):
+    """Words of codes for words of sums."""
+    if not LATENCY:
+        return await apply(dut.total, words, dut.code)
+    return await apply_clocked(dut, words, (dut.total, dut.code), LATENCY, rng)
+
+
 async def compare(dut, draw, begin):
     """Encode the sums that ``draw`` gives for settings from ``begin`` on; compare the codes."""
     ports = PARAMETERS.ports
+    rng = PARAMETERS.rng(f"pauses {begin}")
     # Another choice of settings in each test.
     for setting in SETTINGS[begin % STRIDE :: STRIDE]:
         for port, value in setting.ports.items():
             getattr(dut, port).value = pack(ports[port], [value])[0]
         totals = draw(setting)
         expected = encoded(setting, totals)
-        words = await apply(dut.total, pack(ports["total"], totals), dut.code)
+        words = await encode(dut, pack(ports["total"], totals), rng)
 
         def describe(index, setting=setting, totals=totals):
             return f"code of sum {totals[index]} with {dict(setting.ports)}"

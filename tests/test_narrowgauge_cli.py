@@ -309,19 +309,19 @@ def tested(monkeypatch):
 @pytest.mark.parametrize("passes", [True, False])
 def test_test(capsys, tested, passes):
     tested.fails = not passes
-    arguments = ["test", "fixed-mac", "--spec", "fixed6", "--spec", "fixed4", "--quick"]
+    arguments = ["test", "tapered-decoder", "--spec", "tapered6", "--spec", "tapered4", "--quick"]
     arguments += ["--simulator", "icarus", "--seed", "7", "--jobs", "1", "--test", "operands"]
     assert main(arguments) == (0 if passes else 1)
     printed = capsys.readouterr()
     assert printed.err == ""
     assert f"2 tests, {0 if passes else 1} failed; icarus 12.0, seed 7" in printed.out
-    assert ("fixed-mac/fixed4/operands: expected 3, got 4" in printed.out) == (not passes)
-    again = "narrowgauge test fixed-mac/fixed4/operands --simulator icarus --seed 7 --quick"
+    assert ("tapered-decoder/tapered4/operands: expected 3, got 4" in printed.out) == (not passes)
+    again = "narrowgauge test tapered-decoder/tapered4/operands --simulator icarus --seed 7 --quick"
     assert (again in printed.out) == (not passes)
     assert tested.options == {"seed": 7, "jobs": 1}
     assert [(case.spec, case.tests) for case in tested.chosen] == [
-        ("fixed6", ("operands",)),
-        ("fixed4", ("operands",)),
+        ("tapered6", ("operands",)),
+        ("tapered4", ("operands",)),
     ]
     assert not any(case.thorough or case.library for case in tested.chosen)
 
@@ -337,7 +337,7 @@ def test_test(capsys, tested, passes):
     ],
 )
 def test_ways_to_test(tested, options, levels):
-    arguments = ["test", "fixed-mac", "--spec", "fixed6", "--spec", "fixed4"]
+    arguments = ["test", "tapered-decoder", "--spec", "tapered6", "--spec", "tapered4"]
     assert main([*arguments, *options, "--library", "lib"]) == 0
     assert [case.level for case in tested.chosen] == levels
     assert {case.library for case in tested.chosen if "gates" in case.level} <= {"lib"}
@@ -345,12 +345,13 @@ def test_ways_to_test(tested, options, levels):
 
 def test_test_json(capsys, tested):
     tested.fails = True
-    assert main(["test", "fixed-mac", "--spec", "fixed4", "--gate-level", "--json"]) == 1
+    assert main(["test", "tapered-decoder", "--spec", "tapered4", "--gate-level", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     (outcome,) = printed["outcomes"]
     assert (printed["seed"], outcome["passed"]) == (7, False)
     assert outcome["command"] == (
-        "narrowgauge test fixed-mac/fixed4/operands --simulator icarus --seed 7 --gate-level"
+        "narrowgauge test tapered-decoder/tapered4/operands --simulator icarus --seed 7 "
+        "--gate-level"
     )
     assert outcome["case"]["library"] == "nangate45"
     assert printed["coverage"] == {}

@@ -125,7 +125,7 @@ def test_refused_by_the_mapper(shared, monkeypatch):
     assert (outcome.test, outcome.passed) == ("map", False)
     assert outcome.message == "Yosys could not map fixed_mac: no cell"
     assert outcome.command == (
-        "narrowgauge test fixed-mac/fixed4 --simulator icarus --seed 1 --gate-level --quick"
+        "narrowgauge test fixed-mac/fixed4/default --simulator icarus --seed 1 --gate-level --quick"
     )
 
 

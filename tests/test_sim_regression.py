@@ -55,13 +55,21 @@ def test_sizes_have_names():
 
 def test_chosen_cases():
     names = [case.name for case in cases(["tapered-mac", "fixed-mac", "tapered-mac"])]
-    assert names[:2] == ["tapered-mac/tapered8:runs=4-7", "tapered-mac/tapered8"]
-    assert "fixed-mac/fixed8" in names
+    assert names[:3] == [
+        "tapered-mac/tapered8:runs=4-7/default",
+        "tapered-mac/tapered8:runs=4-7/pipelined",
+        "tapered-mac/tapered8/default",
+    ]
+    assert "fixed-mac/fixed8/default" in names
     assert len(set(names)) == len(names)
-    names = [case.name for case in cases(["tapered-mac", "fixed-mac"], ["tapered7:max_run=4"])]
-    assert names == ["tapered-mac/tapered7:max_run=4"]
+    names = [case.name for case in cases(["tapered-decoder", "fixed-mac"], ["tapered7:max_run=4"])]
+    assert names == ["tapered-decoder/tapered7:max_run=4"]
     names = [case.name for case in cases(["fixed-encoder"], ["fixed5", "fixed6"])]
-    assert names == ["fixed-encoder/fixed5", "fixed-encoder/fixed6"]
+    assert names == [
+        "fixed-encoder/fixed5/default",
+        "fixed-encoder/fixed5/pipelined",
+        "fixed-encoder/fixed6/default",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,7 @@ def test_run():
 @needs_icarus
 def test_repeat():
     """One test of one case, by name and seed."""
-    (case,) = cases(["fixed-mac"], ["fixed4"], thorough=False, tests=["longest_sums"])
+    (case,) = cases(["fixed-mac/fixed4/default"], thorough=False, tests=["longest_sums"])
     (outcome,) = run([case], seed=5, jobs=1)
     assert (outcome.test, outcome.passed, outcome.seed) == ("longest_sums", True, 5)
     (outcome,) = run([replace(case, tests=("no_such_test",))], jobs=1)
@@ -227,19 +235,24 @@ def test_everything():
         for level in ("icarus", "verilator", "icarus, gates")
     }
     assert by_level["icarus"] == [case.name for case in cases(["fixed-array", "tapered-mac"])]
-    assert by_level["verilator"] == ["fixed-array/fixed8/4x4", "tapered-mac/tapered8:runs=4-7"]
-    assert by_level["icarus, gates"] == ["fixed-array/fixed8/2x3", "tapered-mac/tapered8:runs=4-7"]
+    assert by_level["verilator"] == [
+        "fixed-array/fixed8/4x4",
+        "tapered-mac/tapered8:runs=4-7/default",
+    ]
+    assert by_level["icarus, gates"] == [
+        "fixed-array/fixed8/2x3",
+        "tapered-mac/tapered8:runs=4-7/default",
+    ]
     assert {case.level for case in chosen} == set(by_level)
     assert len(set(chosen)) == len(chosen)
     assert {(case.library, case.thorough) for case in chosen} == {
         (None, True),
         ("nangate45", False),
     }
-    (only,) = everything(["tapered-mac"], ["tapered5"], simulators=["verilator"], thorough=False)[
-        :1
-    ]
+    options = {"simulators": ["verilator"], "thorough": False}
+    only, _, _ = everything(["tapered-mac"], ["tapered5"], **options)
     assert (only.simulator, only.thorough, only.library) == ("verilator", False, None)
-    one = everything(["fixed-mac/fixed4/every_pair"], simulators=["icarus"])
+    one = everything(["fixed-mac/fixed4/pipelined/every_pair"], simulators=["icarus"])
     assert [(case.level, case.tests) for case in one] == [
         ("icarus", ("every_pair",)),
         ("icarus, gates", ("every_pair",)),
