@@ -23,6 +23,7 @@ __all__ = [
     "ElementLayer",
     "ElementOperands",
     "ElementSystem",
+    "element_spec",
 ]
 
 FloatType = type[np.float32] | type[np.float64]
@@ -198,6 +199,19 @@ def _common_step(integers: npt.NDArray[Any]) -> int:
     return merged & -merged or 1
 
 
+def element_spec(field: str, codec: TensorCodec) -> ElementSpec:
+    """Format in which a codec of elements stores a tensor.
+
+    Raises
+    ------
+    TypeError
+        If ``codec`` is not an :class:`ElementCodec`.
+    """
+    if not isinstance(codec, ElementCodec):
+        raise TypeError(f"{field} must be an ElementCodec, not {codec!r}")
+    return codec.spec
+
+
 class ElementLayer:
     """One layer whose weights are coded one by one; see :class:`golden.inference.PreparedLayer`.
 
@@ -265,15 +279,14 @@ class ElementLayer:
         TypeError
             If ``codec`` is not an :class:`ElementCodec`.
         """
-        if not isinstance(codec, ElementCodec):
-            raise TypeError(f"codec must be an ElementCodec, not {codec!r}")
-        if self.result_unit == 1.0 and isinstance(codec.spec, DyadicSpec):
+        spec = element_spec("codec", codec)
+        if self.result_unit == 1.0 and isinstance(spec, DyadicSpec):
             return codec.quantise(results)
         accumulators = np.rint(results * (self.result_unit / self.accumulator_unit))
         codes = encode_sums(
-            self.weight_spec, self.activation_spec, codec.spec, accumulators.astype(np.int64)
+            self.weight_spec, self.activation_spec, spec, accumulators.astype(np.int64)
         )
-        return codec.spec.decode(codes)
+        return spec.decode(codes)
 
     def values(self, results: Floats) -> Floats:
         """Results in real units, to the nearest binary64."""
@@ -332,15 +345,14 @@ class ElementSystem:
         TypeError
             If ``source`` was not made by :meth:`fit_tensor`.
         """
-        if not isinstance(source, ElementCodec):
-            raise TypeError(f"source must be an ElementCodec, not {source!r}")
+        activation_spec = element_spec("source", source)
         weights = node.matrices()
         spec = self.format.fit(weights, "weights", self.method)
         return ElementLayer(
             spec,
-            source.spec,
+            activation_spec,
             spec.encode(weights),
-            quantise_bias(spec, source.spec, node.biases()),
+            quantise_bias(spec, activation_spec, node.biases()),
         )
 
     def sum_dtype(self, sources: Sequence[TensorCodec]) -> npt.DTypeLike:

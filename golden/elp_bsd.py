@@ -25,7 +25,7 @@ from golden.compensation import (
 )
 from golden.dot import quantise_bias
 from golden.element import MAX_SCALE, MIN_SCALE, ElementSpec, ScaledSpec, sorted_errors
-from golden.element_layers import ElementCodec, ElementLayer, ElementSystem
+from golden.element_layers import ElementCodec, ElementLayer, ElementSystem, element_spec
 from golden.fixed import MAX_FRAC_BITS, FixedFormat, FixedSpec
 from golden.inference import TensorCodec
 from golden.network import Conv, Floats, MacNode, Network
@@ -562,8 +562,7 @@ class ElpBsdSystem:
         """
         if node.name in self.outer:
             return self._fixed.prepare(node, source, calibration)
-        if not isinstance(source, ElementCodec):
-            raise TypeError(f"source must be an ElementCodec, not {source!r}")
+        activation_spec = element_spec("source", source)
         grouping = Grouping.of(node)
         measured = len(calibration) > 0 and len(calibration[0]) > 0
         statistics = InputStatistics.measure(calibration, grouping) if measured else None
@@ -576,9 +575,9 @@ class ElpBsdSystem:
             biases = biases - assignment.mean_errors(statistics, spec.scale)
         return ElementLayer(
             spec,
-            source.spec,
+            activation_spec,
             spec.set.canonical_codes[assignment.indices],
-            quantise_bias(spec, source.spec, biases),
+            quantise_bias(spec, activation_spec, biases),
         )
 
     def _compensate(self, node: MacNode, grouping: Grouping, measured: bool) -> Compensate:

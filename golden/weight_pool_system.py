@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from golden.element_layers import ElementCodec, ElementSystem
+from golden.element_layers import ElementCodec, ElementSystem, element_spec
 from golden.fixed import FixedFormat, FixedSpec
 from golden.inference import PreparedLayer, TensorCodec
 from golden.network import Add, Conv, Floats, Linear, MacNode, Network
@@ -226,10 +226,9 @@ class WeightPoolLayer:
         TypeError
             If ``codec`` is not an :class:`ElementCodec`.
         """
-        if not isinstance(codec, ElementCodec):
-            raise TypeError(f"codec must be an ElementCodec, not {codec!r}")
+        spec = element_spec("codec", codec)
         unit = self.spec.accumulator_unit(self.activation_spec)
-        return codec.spec.decode(codec.spec.rescale(results.astype(np.int64), unit))
+        return spec.decode(spec.rescale(results.astype(np.int64), unit))
 
     def values(self, results: Floats) -> Floats:
         """Results in real units, to the nearest binary64."""
@@ -357,8 +356,7 @@ class WeightPoolSystem:
         """
         if self.spec is None or node.name not in self.outputs:
             return self._fixed.prepare(node, source, calibration)
-        if not isinstance(source, ElementCodec):
-            raise TypeError(f"source must be an ElementCodec, not {source!r}")
+        activation_spec = checked_activations(element_spec("source", source))
         indices = self.indices.get(node.name)
         if indices is None:
             vectors = _checked_vectors(node, self.spec.group)
@@ -366,7 +364,7 @@ class WeightPoolSystem:
             indices = flat.reshape(vectors.shape[:2])
         return WeightPoolLayer(
             self.spec,
-            checked_activations(source.spec),
+            activation_spec,
             node,
             indices,
             self.outputs[node.name],

@@ -102,7 +102,7 @@ def test_steady_state(engine, sizes, cycles):
 
 
 def test_energy_follows_the_activations(engine):
-    """Zeros move nothing in the shift-accumulators; the clock costs the same."""
+    """Zeros move the enables of the shift-accumulators alone; the clock costs the same."""
     busy = make_batch(has_sign=False)
     # Biases of zero and activations of zero: every code is zero.
     still = replace(
@@ -113,7 +113,7 @@ def test_energy_follows_the_activations(engine):
     )
     moving, _ = unit_energy(engine, engine.run(busy), 1)
     resting, _ = unit_energy(engine, engine.run(still), 1)
-    assert resting["multiply"] < 0.05 * moving["multiply"]
+    assert resting["multiply"] < 0.25 * moving["multiply"]
     # That of a register that changes is a little more.
     assert 0.9 * moving["clock"] < resting["clock"] <= moving["clock"]
     assert resting["leakage"] == pytest.approx(moving["leakage"])
