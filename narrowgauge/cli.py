@@ -254,7 +254,9 @@ def generate(design: str, spec: str | None, output: str, clock_ns: float, **choi
     if form.stem != unit.stem:
         raise ValueError(f"spec must be a format of {unit.stem} for {unit.name}, not {form}")
     # A flag that is not given is False, and a size None.
-    options = {name: value for name, value in choices.items() if value not in (None, False)}
+    options = {
+        name: value for name, value in choices.items() if value is not None and value is not False
+    }
     for name in options:
         if name not in unit.unit.options:
             raise ValueError(f"{name} must be left out for {unit.name}, which has no such option")
