@@ -27,8 +27,9 @@ class TaperedMacSpec(MacSpec):
         Smallest and largest IS that can be set at run time, 1 to ``bits``.  From ``min_run`` 4
         on every value has at most ``bits - 2`` significant bits, one less than below.
     form : str
-        Form of a decoded operand.  ``"significand"``: sign, significand and shift.  ``"integer"``:
-        two's complement.
+        Form of a decoded operand.  ``"significand"``: sign, significand and shift.  ``"even"``: the
+        same with one bit more, and shifts by an even number of bits.  ``"integer"``: two's
+        complement.
     """
 
     min_run: int = 1
@@ -46,15 +47,17 @@ class TaperedMacSpec(MacSpec):
         low, high = form.runs or (1, form.bits)
         if form.max_run is not None:
             low = high = form.max_run
-        return cls(bits=form.bits, length=length, min_run=low, max_run=high)
+        # Fewer shifts take less energy than the wider multiplier costs, where values are so short.
+        operand = "even" if low >= 4 else "significand"
+        return cls(bits=form.bits, length=length, min_run=low, max_run=high, form=operand)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("bits", self.bits, 3, 16)
         check_int("min_run", self.min_run, 1, self.bits)
         check_int("max_run", self.max_run, self.min_run, self.bits)
-        if self.form not in ("significand", "integer"):
-            raise ValueError(f"form must be 'significand' or 'integer', not {self.form!r}")
+        if self.form not in ("significand", "even", "integer"):
+            raise ValueError(f"form must be 'significand', 'even' or 'integer', not {self.form!r}")
 
     @property
     def max_run_limit(self) -> int:
@@ -75,16 +78,26 @@ class TaperedMacSpec(MacSpec):
     @property
     def significand_width(self) -> int:
         """Bits of the significand, an unsigned integer."""
-        return self.bits - 2 if self.min_run >= 4 else self.bits - 1
+        shortest = self.bits - 2 if self.min_run >= 4 else self.bits - 1
+        return shortest + self.shift_step - 1
+
+    @property
+    def shift_step(self) -> int:
+        """Bits that one step of an operand's shift stands for."""
+        return 2 if self.form == "even" else 1
 
     def shift_of(self, integer: int) -> int:
-        """Shift of a magnitude with the given integer part, so that its significand fits."""
+        """Give the steps by which a magnitude with this integer part is shifted, so that it fits.
+
+        What is shifted out is zero, because larger values have fewer significant bits.  One bit
+        more of significand leaves room for the bit that a step of two shifts too far.
+        """
         spare = self.significand_width - (self.bits - 2)
-        return max(integer.bit_length() - spare, 0)
+        return -(-max(integer.bit_length() - spare, 0) // self.shift_step)
 
     @property
     def max_shift(self) -> int:
-        """Largest shift of an operand: that of the most negative code."""
+        """Largest steps of the shift of an operand: those of the most negative code."""
         return self.shift_of(self.max_run_limit + 1)
 
     @property
@@ -109,7 +122,7 @@ class TaperedMacSpec(MacSpec):
     @property
     def label(self) -> str:
         """Parameters of the units, as they appear in module names."""
-        form = "" if self.form == "significand" else "_integer"
+        form = "" if self.form == "significand" else f"_{self.form}"
         return f"b{self.bits}_r{self.min_run}to{self.max_run}{form}"
 
     def settings(

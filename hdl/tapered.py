@@ -142,7 +142,7 @@ class TaperedDecoder(wiring.Component):
             with m.If(integer >= low):
                 m.d.comb += shift.eq(spec.shift_of(low))
         m.d.comb += [
-            self.operand.significand.eq(value >> shift),
+            self.operand.significand.eq(value >> (shift << spec.shift_step - 1)),
             self.operand.shift.eq(shift),
             self.operand.negative.eq(negative),
         ]
@@ -196,7 +196,7 @@ class TaperedProduct(wiring.Component):
             "weight": In(operand_shape(spec)),
             "term": Out(signed(spec.product_width)),
         }
-        if spec.form == "significand":
+        if spec.form != "integer":
             members["carry"] = Out(1)
         super().__init__(members | move_port(latency))
 
@@ -211,11 +211,19 @@ class TaperedProduct(wiring.Component):
             return m
 
         product = Signal(2 * spec.significand_width)
-        shift = Signal(range(2 * spec.max_shift + 1))
-        m.d.comb += [
-            product.eq(self.activation.significand * self.weight.significand),
-            shift.eq(self.activation.shift + self.weight.shift),
-        ]
+        m.d.comb += product.eq(self.activation.significand * self.weight.significand)
+        if spec.max_shift == 1:
+            # Two shifts by one step; the second one is needed where both operands have one, which
+            # is seldom, so that little moves there.
+            steps = [
+                self.activation.shift | self.weight.shift,
+                self.activation.shift & self.weight.shift,
+            ]
+            shift = Signal(len(steps))
+            m.d.comb += shift.eq(Cat(steps))
+        else:
+            shift = Signal(range(2 * spec.max_shift + 1))
+            m.d.comb += shift.eq(self.activation.shift + self.weight.shift)
         # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
         negative = self.activation.negative ^ self.weight.negative
         carry = negative & self.activation.significand.any()
@@ -224,8 +232,16 @@ class TaperedProduct(wiring.Component):
         )
         # The largest product fits product_width - 1 bits, whatever its shift.
         magnitude = Signal(spec.product_width - 1)
+        step = spec.shift_step
+        if spec.max_shift == 1:
+            once = Signal(len(product) + step)
+            m.d.comb += [
+                once.eq(Mux(shift[0], product << step, product)),
+                magnitude.eq(Mux(shift[1], once << step, once)),
+            ]
+        else:
+            m.d.comb += magnitude.eq(product << (shift << step - 1))
         m.d.comb += [
-            magnitude.eq(product << shift),
             self.carry.eq(carry),
             self.term.eq(magnitude ^ self.carry.replicate(spec.product_width)),
         ]

@@ -88,7 +88,7 @@ class TaperedSystem(SingleCodes):
         """Value of the plain integer, or of sign, significand and shift."""
         if self.mac.form == "integer":
             return np.asarray(operand)
-        magnitude = operand["significand"] << operand["shift"]
+        magnitude = operand["significand"] << operand["shift"] * self.mac.shift_step
         return np.where(operand["negative"], -magnitude, magnitude)
 
     def encoder_settings(self) -> Iterator[EncoderSetting]:

@@ -14,7 +14,7 @@ SPECS = [
     TaperedMacSpec(bits=bits, min_run=low, max_run=high, form=form, length=4)
     for bits in (3, 4, 5, 6, 7, 8)
     for low, high in {(1, bits), (min(4, bits), min(7, bits)), (2, 3)}
-    for form in ("significand", "integer")
+    for form in ("significand", "even", "integer")
 ]
 each_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.label)
 
@@ -34,7 +34,7 @@ def operand_of(spec, codes, run):
 def as_integer(spec, operand):
     if spec.form == "integer":
         return operand
-    magnitude = operand.significand << operand.shift
+    magnitude = operand.significand << operand.shift * spec.shift_step
     return -magnitude if operand.negative else magnitude
 
 
@@ -59,16 +59,25 @@ def test_decoder_limits_the_run_setting():
         np.testing.assert_array_equal([as_integer(spec, operand) for operand in got], expected)
 
 
-@pytest.mark.parametrize("form", ["significand", "integer"])
-def test_product_of_every_pair(form):
-    """All pairs of codes at 5 bits, through both decoders, for every pair of runs."""
-    spec = TaperedMacSpec(bits=5, min_run=1, max_run=5, form=form)
+@pytest.mark.parametrize("form", ["significand", "even", "integer"])
+@pytest.mark.parametrize(
+    ("bits", "low", "codes"),
+    [
+        (3, 1, range(8)),
+        (5, 1, range(32)),
+        # Shifts of up to 2 and 4 steps; 0x80 has the largest, 0x7f, 0x7d and 0x6f end in ones.
+        (8, 4, [0, 1, 0x3F, 0x4F, 0x5F, 0x67, 0x6F, 0x7D, 0x7F, 0x80, 0x81, 0x9F, 0xFF]),
+    ],
+)
+def test_product_of_every_pair(form, bits, low, codes):
+    """All pairs of codes, through both decoders, for every pair of runs."""
+    spec = TaperedMacSpec(bits=bits, min_run=low, max_run=bits, form=form)
     for run_a, run_w in itertools.product(runs(spec), repeat=2):
         operands = {}
         for run in (run_a, run_w):
-            inputs = {"code": range(32), "run_limit": [run - 1] * 32}
+            inputs = {"code": codes, "run_limit": [run - 1] * len(codes)}
             operands[run] = apply_comb(TaperedDecoder(spec), inputs, ["operand"])["operand"]
-        pairs = list(itertools.product(range(32), repeat=2))
+        pairs = list(itertools.product(range(len(codes)), repeat=2))
         inputs = {
             "activation": [operands[run_a][a] for a, _ in pairs],
             "weight": [operands[run_w][w] for _, w in pairs],
@@ -77,7 +86,7 @@ def test_product_of_every_pair(form):
         got = apply_comb(TaperedProduct(spec), inputs, outputs)
         total = np.add(got["term"], got.get("carry", 0))
         values = np.outer(
-            operand_of(spec, np.arange(32), run_a), operand_of(spec, np.arange(32), run_w)
+            operand_of(spec, np.array(codes), run_a), operand_of(spec, np.array(codes), run_w)
         )
         np.testing.assert_array_equal(total, values.ravel())
 
@@ -153,7 +162,7 @@ def test_settings_refused():
         ("min_run", 9, ValueError, "min_run must be between 1 and 8, not 9"),
         ("max_run", 9, ValueError, "max_run must be between 1 and 8, not 9"),
         ("max_run", 8.0, TypeError, r"max_run must be an int, not 8\.0"),
-        ("form", "x", ValueError, "form must be 'significand' or 'integer', not 'x'"),
+        ("form", "x", ValueError, "form must be 'significand', 'even' or 'integer', not 'x'"),
     ],
 )
 def test_bad_spec(field, value, error, message):
