@@ -556,7 +556,7 @@ def test_finisher(fields):
             ctx.set(dut.shift, 43)
             ctx.set(dut.last_row, rows - 1)
             low = -largest - 1 if has_sign else 0
-            totals = rng.integers(-(1 << 30), 1 << 30, (2 * rows, spec.lanes))
+            totals = rng.integers(-(1 << 31), 1 << 31, (2 * rows, spec.lanes))
             for row in totals.tolist():
                 expected.append(
                     [
