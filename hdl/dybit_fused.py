@@ -40,8 +40,8 @@ GROUP = 4
 
 MODE_WIDTH = (len(MODES) - 1).bit_length()
 
-#: Places of registers in a product by latency.
-PRODUCT_PLACES = ((), ("multiplied",), ("multiplied", "summed"))
+#: Places of registers in a product by latency: each about half-way on its path.
+PRODUCT_PLACES = ((), ("multiplied", "shifted", "grouped"))
 
 
 def _magnitude_bits(role: Operand, bits: int) -> int:
@@ -211,7 +211,7 @@ class DybitFusedProduct(wiring.Component):
     spec : DybitFusedMacSpec
         Widths and modes.
     latency : int
-        Registers on the way, 0 to 2.
+        Registers on the way, 0 or 1.
 
     Raises
     ------
@@ -263,8 +263,7 @@ class DybitFusedProduct(wiring.Component):
             _split(weight[LANES:], _factor_bits("weight", spec.bits)),
         )
         width = spec.product_width - 1
-        term, negative = _product(m, stages, factors, negatives[0], width, "wide")
-        term, negative = stages.cut("summed", wide_term=term, wide_negative=negative)
+        term, negative = _product(m, stages, "multiplied", factors, negatives[0], width, "wide")
         # All but one of them are zero.
         for total in sums:
             term |= total
@@ -274,22 +273,23 @@ class DybitFusedProduct(wiring.Component):
     def _lanes(self, m: Module, stages: Stages, negatives: Value) -> Value:
         """Sum of the products of narrow weights with activations of either width."""
         spec = self.spec
-        activations, weights = (
-            _split(operand[LANES:], _lane_bits(spec, role))
-            for role, operand in (
-                ("activation", Mux(self.activation.lanes, self.activation.bits, 0)),
-                ("weight", self.weight.bits),
-            )
-        )
+        activations = _split(self.activation.bits[LANES:], _lane_bits(spec, "activation"))
+        weights = _split(self.weight.bits[LANES:], _lane_bits(spec, "weight"))
         plain = _magnitude_bits("activation", LANE_BITS)
-        terms = []
+        terms: list[Value] = []
         largest = 0
         for lane in range(LANES):
             is_plain = len(activations[lane]) == plain
+            first: Any
             if is_plain:
-                first = decode_magnitude(m, activations[lane], table=False)
+                magnitude = Mux(self.activation.lanes, activations[lane], 0)
+                first = decode_magnitude(m, magnitude, table=False)
             else:
-                first = _split(activations[lane], _factor_bits("activation", spec.bits))
+                significand, shift = _split(
+                    activations[lane], _factor_bits("activation", spec.bits)
+                )
+                # To tell more bits would take longer than their multiplication.
+                first = (Mux(self.activation.lanes, significand, 0), shift)
             second = decode_magnitude(m, weights[lane], table=False)
             top = int(
                 magnitudes(plain if is_plain else spec.bits)[-1]
@@ -297,11 +297,11 @@ class DybitFusedProduct(wiring.Component):
             )
             largest += top
             terms += _product(
-                m, stages, (first, second), negatives[lane], top.bit_length(), f"{lane}"
+                m, stages, "shifted", (first, second), negatives[lane], top.bit_length(), f"{lane}"
             )
         total = Signal(signed(largest.bit_length() + 1), name="lanes_total")
         m.d.comb += total.eq(sum(terms))
-        return stages.cut("summed", lanes=total)[0]
+        return total
 
     def _pairs(self, m: Module, stages: Stages) -> Value:
         """Sum of the products of the narrowest pairs.
@@ -328,12 +328,13 @@ class DybitFusedProduct(wiring.Component):
                     Cat(code ^ negative.replicate(2), ~negative),
                     code.all() ^ negative,
                 ]
-            group = Signal(range(GROUP * 8 + 1), name=f"group_{start // GROUP}")
-            m.d.comb += group.eq(sum(terms))
-            groups += stages.cut("multiplied", **{f"group_{start // GROUP}": group})
+            # Nothing is zero, as registers are after a reset.
+            group = Signal(range(-4 * GROUP, 4 * GROUP + 1), name=f"group_{start // GROUP}")
+            m.d.comb += group.eq(sum(terms) - 4 * GROUP)
+            groups += stages.cut("grouped", **{f"group_{start // GROUP}": group})
         total = Signal(signed((4 * PAIRS).bit_length() + 1), name="pairs_total")
-        m.d.comb += total.eq(sum(groups) - 4 * PAIRS)
-        return stages.cut("summed", pairs=total)[0]
+        m.d.comb += total.eq(sum(groups))
+        return total
 
 
 def _split(bits: Any, widths: Any) -> list[Any]:
@@ -347,7 +348,7 @@ def _split(bits: Any, widths: Any) -> list[Any]:
 
 
 def _product(
-    m: Module, stages: Stages, factors: Any, opposite: Value, width: int, name: str
+    m: Module, stages: Stages, place: str, factors: Any, opposite: Value, width: int, name: str
 ) -> tuple[Value, Value]:
     """Product of significands and shifts, or its one's complement, and whether it is that."""
     (first, first_shift), (second, second_shift) = factors
@@ -361,14 +362,16 @@ def _product(
         negative.eq(opposite & first.any()),
     ]
     values = {f"product_{name}": product, f"shift_{name}": shift, f"negative_{name}": negative}
-    product, shift, negative = stages.cut("multiplied", **values)
+    if place == "multiplied":
+        product, shift, negative = stages.cut(place, **values)
     magnitude = Signal(width, name=f"magnitude_{name}")
+    # The largest product of two codes fits, whatever its shift.
+    m.d.comb += magnitude.eq(product << shift)
+    if place == "shifted":
+        values = {f"magnitude_{name}": magnitude, f"negative_{name}": negative}
+        magnitude, negative = stages.cut(place, **values)
     term = Signal(signed(width + 1), name=f"term_{name}")
-    m.d.comb += [
-        # The largest product of two codes fits, whatever its shift.
-        magnitude.eq(product << shift),
-        term.eq(magnitude ^ negative.replicate(width + 1)),
-    ]
+    m.d.comb += term.eq(magnitude ^ negative.replicate(width + 1))
     return term, negative
 
 
@@ -457,9 +460,8 @@ class DybitFusedEncoder(wiring.Component):
 class DybitFusedDatapath:
     """Units of the fused multiplier for the array; see :class:`hdl.datapath.Datapath`."""
 
-    #: Registers in a product that fits a short cycle: between multipliers and shifters, and behind
-    #: the sums.
-    product_latency = 2
+    #: Registers in a product that fits a short cycle.
+    product_latency = 1
 
     def __init__(self, spec: DybitFusedMacSpec):
         _check(spec)

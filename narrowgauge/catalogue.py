@@ -412,6 +412,7 @@ UNITS: dict[str, Unit] = {
         sizes=(
             Options(rows=3, cols=4),
             Options(rows=2, cols=3, modes="8x8-4x8-4x4", pipelined=True),
+            Options(rows=2, cols=2, pipelined=True),
             Options(rows=1, cols=2, modes="8x8-4x4", zero_gating=True),
             Options(rows=2, cols=1, modes="8x8-4x8-4x4-2x2", decoders="pe"),
             Options(rows=2, cols=2, zero_gating=True, pipelined=True, carry_save=True),
