@@ -101,9 +101,10 @@ class PoolMachine:
         )
 
     def values(self, layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
-        """Format of a layer's weights, and the weights of the pool if it has one."""
+        """Name for a layer's weights, and the weights of the pool if it has one."""
         if isinstance(layer, WeightPoolLayer):
-            return str(layer.spec), np.unique(layer.spec.pool.astype(np.float64))
+            name = f"{layer.spec.stem}{layer.spec.entries}, weights of its pool"
+            return name, np.unique(layer.spec.pool.astype(np.float64))
         return code_values(layer)
 
 

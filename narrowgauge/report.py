@@ -178,7 +178,6 @@ def _comparison(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         _figures("SQNR", "dB", take("sqnr_db"), 3),
         _figures("energy", "pJ per MAC", take("energy_per_mac_pj"), 4),
         _ratios(take("energy_per_mac_pj")),
-        _figures("area", "1000 \u00b5m\u00b2", [area / 1000 for area in take("area_um2")], 4),
         _figures("area per MAC", "\u00b5m\u00b2", take("area_per_mac_um2"), 4),
         _ratios(take("area_per_mac_um2")),
         _figures("critical path", "ns", take("critical_path_ns"), 3),
@@ -201,6 +200,7 @@ def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         _counts("MACs", [row["macs_per_cycle"] for row in rows], "per cycle"),
         _figures("utilisation", "%", [100 * row["utilisation"] for row in rows], 3),
         _counts("cells", [row["cells"] for row in rows]),
+        _figures("area", "1000 \u00b5m\u00b2", [row["area_um2"] / 1000 for row in rows], 4),
         _figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
     ]
 
@@ -294,6 +294,7 @@ class Answer:
     text: str
     unit: str
     ratio: float | None
+    has_memories: bool
 
 
 def _answers(result: Mapping[str, Any]) -> list[Answer]:
@@ -319,6 +320,7 @@ def _answers(result: Mapping[str, Any]) -> list[Answer]:
                 text=figure(best[key] * scale, 3),
                 unit=unit,
                 ratio=None if best is base else best[key] / base[key],
+                has_memories=bool(best["memories"]),
             )
         )
     best = max(good, key=lambda row: (row["accuracy"], -row["energy_per_mac_pj"]))
@@ -329,6 +331,7 @@ def _answers(result: Mapping[str, Any]) -> list[Answer]:
             text=f"{best['accuracy']:.2f}",
             unit="%",
             ratio=None,
+            has_memories=False,  # accuracy is the same with them
         )
     )
     return answers

@@ -374,7 +374,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
             key,
             figures("accur.\n%", [row["accuracy"] for row in rows], 4),
             figures("SQNR\ndB", [row["sqnr_db"] for row in rows], 3),
-            Column(heading="MAC\n/cycle", cells=[str(row["macs_per_cycle"]) for row in rows]),
+            Column(heading="MAC\n/clk", cells=[str(row["macs_per_cycle"]) for row in rows]),
             figures("area\nk um2", [area / 1000 for area in areas], 4),
             ratios(densities, "x per\nMAC"),
             figures("energy\npJ/MAC", energies, 4),
