@@ -201,7 +201,9 @@ async def layers(dut, gaps):
     for number in range(LAYER_COUNT):
         # All precisions have their turn.
         act_bits = 1 + number // 2 % SPEC.max_act_bits
-        layer = draw_layer(rng, pool, act_bits=act_bits, has_sign=bool(number % 2))
+        layer = draw_layer(
+            rng, pool, act_bits=act_bits, has_sign=bool(number % 2), large_bias=number % 5 == 4
+        )
         await engine.compare(rng, layer, f"layer {number}", gaps=gaps)
 
 

@@ -86,10 +86,12 @@ class PoolSystem:
         has_sign: bool,
         kernel: tuple[int, int] = (1, 1),
         pixels: int = 3,
+        large_bias: bool = False,
     ) -> PoolLayer:
         """Layer of random numbers whose codes leave with as many bits as they enter, if possible.
 
-        Its results use most of their range, and clip a little.
+        Its results use most of their range, and clip a little; with ``large_bias``, its sums use
+        most of the accumulators.
         """
         spec = self.mac
         half = 1 << act_bits - 1
@@ -97,7 +99,10 @@ class PoolSystem:
         codes = rng.integers(low, low + 2 * half, (pixels, *kernel, channels)) & 2 * half - 1
         blocks = -(-channels // spec.group)
         indices = rng.integers(0, spec.entries, (*kernel, blocks, outputs))
-        bias_q = rng.integers(-500, 500, outputs)
+        results = indices.size // outputs
+        room = (1 << spec.accumulator_bits - 1) - (results << spec.result_bits - 1)
+        limit = max(500, room) if large_bias else 500
+        bias_q = rng.integers(-limit, limit, outputs)
         sums = pool.convolve(codes, indices, act_bits, signed=has_sign, bias_q=bias_q)[:, 0, 0]
         activations = FixedSpec(bits=act_bits, frac_bits=2, signed=has_sign)
         reach = max(int(np.abs(sums).max()), 1) * pool.accumulator_unit(activations)

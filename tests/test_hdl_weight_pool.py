@@ -155,6 +155,21 @@ def test_layers_of_all_precisions(gaps):
     assert_layers(WeightPoolEngine(SMALL), layers, pool=pool, gaps=gaps)
 
 
+def test_large_sums():
+    """Sums that use the whole accumulator need the largest shifts."""
+    rng = np.random.default_rng(43)
+    pool = SYSTEM.random_pool(rng)
+    layers = [
+        SYSTEM.random_layer(
+            rng, pool, outputs=7, channels=9, act_bits=act_bits, has_sign=True, large_bias=True
+        )
+        for act_bits in (3, 8)
+    ]
+    assert all(np.abs(layer.sums).max() > 1 << 29 for layer in layers)
+    assert all(layer.settings["shift"] > 31 for layer in layers)
+    assert_layers(WeightPoolEngine(SMALL), layers, pool=pool)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
