@@ -378,7 +378,7 @@ UNITS: dict[str, Unit] = {
             Options(rows=3, cols=1, zero_gating=True),
             Options(rows=2, cols=5, decoders="pe"),
             Options(rows=3, cols=2, decoders="pe", zero_gating=True),
-            Options(rows=2, cols=3, pipelined=True),
+            Options(rows=9, cols=2, pipelined=True),  # more rows than drains hold
             Options(rows=3, cols=2, decoders="pe", zero_gating=True, pipelined=True),
             Options(rows=2, cols=2, zero_gating=True, pipelined=True, carry_save=True),
             Options(rows=16, cols=16),
