@@ -287,6 +287,12 @@ def test_pipelined_array(case, options):
     check_array(case, (3, 2), options)
 
 
+@pytest.mark.parametrize("name", ["fixed8", "tapered8", "dybit8", "elp_bsd of two sets"])
+def test_rows_wait_in_drains(name):
+    """More rows than the drains hold, with pauses when they are taken."""
+    check_array(PIPELINED_CASES[name], (11, 1), {"pipelined": True})
+
+
 @pytest.mark.parametrize("options", PIPELINED_OPTIONS, ids=str)
 @pytest.mark.parametrize("name", ["fixed16", "dybit8", "elp_bsd of two sets"])
 def test_pipelined_array_cycles(name, options):

@@ -110,6 +110,8 @@ def test_as_without_registers(name, kind, latency):
                         set_bits(ctx, getattr(fast, port), value if move else 0)
                     ctx.set(fast.move, move)
                     await ctx.tick()
+                for port in row:  # nor what is there when the result is looked at
+                    set_bits(ctx, getattr(fast, port), draw(rng, getattr(fast, port)))
                 results.append([ctx.get(getattr(fast, port)) for port in outputs])
             got.extend(results[latency - 1 :])
 

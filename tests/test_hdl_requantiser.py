@@ -161,6 +161,7 @@ def test_latency(width, bits, latency):
                     ctx.set(dut.total, total if move else ~total)
                     ctx.set(dut.move, move)
                     await ctx.tick()
+                ctx.set(dut.total, ~total)
                 codes.append(ctx.get(dut.code))
             got.extend(codes[latency - 1 :])
 
