@@ -17,6 +17,7 @@ __all__ = [
     "flow_ports",
     "normalised",
     "shifted_right",
+    "split_product",
     "tile_latency",
 ]
 
@@ -124,6 +125,21 @@ def divider(divisor: int, limit: int) -> tuple[int, int]:
         if worst * (mult * divisor - (1 << shift)) < 1 << shift:
             return mult, shift
     raise AssertionError("count() has no end")
+
+
+def split_product(m: Module, number: Value, factor: int, limit: int) -> tuple[Value, Value]:
+    """Products of a number with the lower and with the upper half of a constant's bits.
+
+    The sum of the first and the second shifted by ``factor.bit_length() // 2`` is their product.
+    Signals are no longer than products of ``limit``, the largest number of interest, are.
+    """
+    half = factor.bit_length() // 2
+    parts = []
+    for name, bits in (("low", factor % (1 << half)), ("high", factor >> half)):
+        part = Signal(max((limit * bits).bit_length(), 1), name=f"product_{name}")
+        m.d.comb += part.eq(number * bits)
+        parts.append(part)
+    return parts[0], parts[1]
 
 
 def normalised(

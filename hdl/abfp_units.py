@@ -20,6 +20,7 @@ from hdl.abfp_arithmetic import (
     flow_ports,
     normalised,
     shifted_right,
+    split_product,
 )
 
 __all__ = [
@@ -252,7 +253,7 @@ class AbfpConverter(wiring.Component):
     spec : AbfpTileSpec
         Sizes; ``gain`` does not matter.
     latency : int
-        Registers from dot product to code: 0 if combinational; 2, or 5 for short clock periods.
+        Registers from dot product to code: 0 if combinational; 3, or 7 for short clock periods.
 
     Members
     -------
@@ -281,8 +282,8 @@ class AbfpConverter(wiring.Component):
     #: Places that have registers, by latency.
     CUTS = {
         0: (),
-        2: ("total", "code"),
-        5: ("total", "amplified", "raised", "product", "code"),
+        3: ("total", "raised", "code"),
+        7: ("total", "amplified", "scaled", "raised", "product_parts", "product", "code"),
     }
 
     total: Signal
@@ -336,21 +337,25 @@ class AbfpConverter(wiring.Component):
 
         # Noise goes from -1/2 to 1/2, so that with the half that rounds it is never negative.  It
         # changes its sign with the dot product, to be added to its magnitude.
-        half: Value = Const(1, 1)
+        offset: Value = Const(modulus)
         if spec.noise_bits:
             noise, enable = flow.cut("total", noise=self.noise, enable=self.noise_enable)
             word = noise ^ negative.replicate(spec.noise_bits)
             noisy = Signal(half_bits)
             m.d.comb += noisy.eq(Mux(enable, Cat(1, word), 1 << spec.noise_bits))
-            (half,) = flow.cut("amplified", half=noisy)
+            (noisy,) = flow.cut("amplified", noisy=noisy)
+            offset = Signal(half_bits + modulus.bit_length())
+            m.d.comb += offset.eq(noisy * modulus)
+            (offset,) = flow.cut("scaled", offset=offset)
         negative, amplified = flow.cut("amplified", negative=negative, value=amplified)
+        scaled = Signal((((1 << len(amplified)) - 1) * numerator).bit_length())
+        m.d.comb += scaled.eq(amplified * numerator)
+        negative, scaled = flow.cut("scaled", negative=negative, value=scaled)
 
-        width = len(amplified) + numerator.bit_length() + left + half_bits
-        width = max(width, half_bits + modulus.bit_length() + right) + 1
-        raised = Signal(width)
-        m.d.comb += raised.eq(
-            ((amplified * numerator) << (left + half_bits)) + ((half * modulus) << right)
+        raised = Signal(
+            max(len(scaled) + left + half_bits, half_bits + modulus.bit_length() + right) + 1
         )
+        m.d.comb += raised.eq(scaled.shift_left(left + half_bits) + offset.shift_left(right))
         negative, value = flow.cut("raised", negative=negative, value=raised)
 
         # Up to the first saturated one, by a multiplication.
@@ -358,14 +363,14 @@ class AbfpConverter(wiring.Component):
         steps = value[right + half_bits :]
         mult, shift = divider(modulus, end - 1) if modulus > 1 else (1, 0)
         product = Signal(shift + spec.adc_bits - 1)
-        m.d.comb += product.eq(steps[: (end - 1).bit_length()] * mult)
-        negative, scaled, whole, above = flow.cut(
-            "product",
-            negative=negative,
-            value=product,
-            is_whole=value[: right + half_bits] == 0,
-            above=steps >= end,
-        )
+        parts = split_product(m, steps[: (end - 1).bit_length()], mult, end - 1)
+        parts = flow.cut("product_parts", low=parts[0], high=parts[1])
+        m.d.comb += product.eq(parts[0] + parts[1].shift_left(mult.bit_length() // 2))
+        tags: tuple[Any, ...] = (negative, value[: right + half_bits] == 0, steps >= end)
+        for place in ("product_parts", "product"):
+            tags = flow.cut(place, negative=tags[0], is_whole=tags[1], above=tags[2])
+        negative, whole, above = tags
+        (scaled,) = flow.cut("product", value=product)
 
         quotient = Signal(spec.adc_bits - 1)
         is_tie = Signal()
@@ -495,15 +500,9 @@ class AbfpRescaler(wiring.Component):
             (both,) = flow.cut("significands", both=significands)
             m.d.comb += scaled.eq(flow.multiply("scaled_parts", both, code, width=4))
             (value,) = flow.cut("scaled", value=scaled)
-            # In two halves, which are no longer than the largest of them is.
-            half = mult.bit_length() // 2
-            parts = []
-            for name, factor in (("low", mult % (1 << half)), ("high", mult >> half)):
-                part = Signal((limit * factor).bit_length(), name=f"product_{name}")
-                m.d.comb += part.eq(Cat(Const(0, 1), value) * factor)
-                parts.append(part)
+            parts = split_product(m, Cat(Const(0, 1), value), mult, limit)
             low, high = flow.cut("quotient_parts", low=parts[0], high=parts[1])
-            m.d.comb += product.eq(low + high.shift_left(half))
+            m.d.comb += product.eq(low + high.shift_left(mult.bit_length() // 2))
             quotient = product[shift:][:17]
             sticky = product[:shift] >= mult
         m.d.comb += exponent.eq(fields[0] + fields[1] + offset - self.gain)

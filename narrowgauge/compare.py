@@ -30,6 +30,7 @@ from golden.inference import (
 from golden.network import Network
 from golden.spec import Format
 from golden.weight_pool import WeightPoolFormat
+from narrowgauge.abfp_machine import AbfpMachine
 from narrowgauge.array_machine import ArrayMachine
 from narrowgauge.machine import Machine, Settings
 from narrowgauge.networks import retrained_digits
@@ -50,6 +51,7 @@ MACHINES: dict[str, Callable[[Any, Sequence[LayerStream], Settings], Machine]] =
     "dybit": ArrayMachine,
     "elp_bsd": ArrayMachine,
     "weight_pool": PoolMachine,
+    "abfp": AbfpMachine,
 }
 
 #: Version of the form of the result.
@@ -68,6 +70,8 @@ DEFAULT_FORMATS = (
     "dybit8",
     "dybit4",
     "elp_bsd4:set=E4-2,scale_pow2=yes",
+    "abfp8",
+    "abfp8:exp_only=yes",
     "weight_pool64",
     "weight_pool64:act_bits=4",
     "weight_pool32",

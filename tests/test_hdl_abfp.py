@@ -812,7 +812,7 @@ def tile(**parameters):
         (
             lambda: AbfpConverter(tile_spec(tile=8), 1),
             ValueError,
-            "latency must be one of 0, 2, 5, not 1",
+            "latency must be one of 0, 3, 7, not 1",
         ),
         (
             lambda: AbfpRescaler(tile_spec(tile=8), -1),
