@@ -11,12 +11,17 @@ from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache
 from synth.library import load
 from synth.netlist import Netlist
+from synth.timing import analyse
 from synth.yosys import Attempt, Recipe, map_netlist
 
-CHAIN, ROWS = (
-    Recipe(description="", attempts=(Attempt(sums=sums, carry="ripple", mapper="area"),))
-    for sums in ("chain", "rows")
-)
+ATTEMPTS = {
+    "chain": Attempt(sums="chain", carry="ripple", mapper="area"),
+    "rows": Attempt(sums="rows", carry="ripple", mapper="area"),
+    "fast-rows": Attempt(sums="fast-rows", carry="brent-kung", mapper="speed"),
+    "prefix": Attempt(sums="fast-rows", carry="kogge-stone", mapper="prefix"),
+}
+EACH = {name: Recipe(description=name, attempts=(each,)) for name, each in ATTEMPTS.items()}
+CHAIN, ROWS = EACH["chain"], EACH["rows"]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +198,7 @@ SUMS = {
 }
 
 
-@pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
+@pytest.mark.parametrize("recipe", EACH.values(), ids=EACH)
 @pytest.mark.parametrize("name", SUMS)
 def test_sum(name, recipe, library, tmp_path):
     """All corners of the operands' ranges, and random values between."""
@@ -221,7 +226,7 @@ def test_sum(name, recipe, library, tmp_path):
     np.testing.assert_array_equal(results, function(*values) % (1 << width))
 
 
-@pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
+@pytest.mark.parametrize("recipe", EACH.values(), ids=EACH)
 def test_library_without_full_adder(recipe, library, tmp_path):
     plain = library.select(name for name in library.cells if not name.startswith(("FA", "HA")))
     assert full_adder(plain) is None
@@ -231,6 +236,32 @@ def test_library_without_full_adder(recipe, library, tmp_path):
     mapped, results = run(source, plain, recipe, tmp_path, inputs, 1 << 12)
     np.testing.assert_array_equal(results, inputs["a"] * inputs["b"])
     assert "FA_X1" not in mapped.cells_by_type
+
+
+def test_late_carry_does_not_ripple(library, tmp_path):
+    """Two long rows and a short one: a carry of the short one's columns meets two early bits."""
+    source = (
+        "module t(input [39:0] a, input [39:0] b, input [7:0] c, output [39:0] y);"
+        " assign y = a + b + c; endmodule"
+    )
+    recipes = {
+        sums: Recipe(
+            description=sums,
+            attempts=(Attempt(sums=sums, carry="kogge-stone", mapper="prefix"),),
+        )
+        for sums in ("rows", "fast-rows")
+    }
+    rng = np.random.default_rng(1)
+    inputs = {
+        name: rng.integers(0, 1 << width, 640) for name, width in (("a", 40), ("b", 40), ("c", 8))
+    }
+    delays = {}
+    for sums, recipe in recipes.items():
+        mapped, results = run(source, library, recipe, tmp_path, inputs, 640)
+        np.testing.assert_array_equal(results, sum(inputs.values()) % (1 << 40))
+        delays[sums] = analyse(mapped.module, library).critical_path_ns
+    # Some thirty full adders against a prefix adder.
+    assert delays["fast-rows"] < 0.6 * delays["rows"]
 
 
 def test_full_adder_found_by_function(library):
