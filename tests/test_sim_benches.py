@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from narrowgauge.catalogue import Options
-from narrowgauge.regression import Case, bench_job, default_seed
+from narrowgauge import regression
+from narrowgauge.catalogue import DESIGNS, UNITS, Options
+from narrowgauge.regression import Case, bench_job, cases, default_seed
+from sim.coverage import empty_bins
 from sim.runner import find_simulator, workspace
 from tests.simulators import needs_icarus, needs_verilator
 
@@ -69,14 +71,11 @@ TESTS = {
 
 RUNS = "tapered8:runs=4-7"
 
-#: Verilator takes several seconds to compile each of these, Icarus none.
-BOTH = [
+DESIGNS_TESTED = [
     ("tapered-encoder", "tapered8", {}),
     ("fixed-mac", "fixed8", {}),
     ("tapered-mac", RUNS, {}),
     ("tapered-array", RUNS, {"rows": 4, "cols": 4}),
-]
-ICARUS = [
     ("tapered-decoder", RUNS, {}),
     ("fixed-array", "fixed8", {"rows": 2, "cols": 3, "zero_gating": True}),
     ("tapered-decoder", "tapered8", {}),
@@ -129,14 +128,10 @@ ICARUS = [
 ]
 
 
-def parameters():
-    for simulator, mark, designs in (
-        ("icarus", needs_icarus, BOTH + ICARUS),
-        ("verilator", needs_verilator, BOTH),
-    ):
-        for design, spec, options in designs:
-            case = Case(design=design, spec=spec, options=Options(**options), thorough=False)
-            yield pytest.param(simulator, case, marks=mark, id=f"{simulator}-{case.name}")
+def chosen():
+    for design, spec, options in DESIGNS_TESTED:
+        case = Case(design=design, spec=spec, options=Options(**options), thorough=False)
+        yield pytest.param(case, id=case.name)
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +140,37 @@ def shared():
         yield folder
 
 
-@pytest.mark.parametrize(("simulator", "case"), list(parameters()))
-def test_bench(shared, simulator, case):
-    job = bench_job(case, seed=default_seed())
-    results = find_simulator(simulator).run(job, shared).results
-    failed = [f"{result.name}: {result.message}" for result in results if not result.passed]
+@needs_icarus
+@pytest.mark.parametrize("case", list(chosen()))
+def test_bench(shared, case):
+    done = find_simulator("icarus").run(bench_job(case, seed=default_seed()), shared)
+    failed = [f"{result.name}: {result.message}" for result in done.results if not result.passed]
     assert not failed, "\n".join(failed)
-    assert {result.name for result in results} == TESTS[case.design.rsplit("-", 1)[1]]
+    assert {result.name for result in done.results} == TESTS[case.design.rsplit("-", 1)[1]]
+    assert empty_bins(done.coverage) == []
+    assert done.coverage
+
+
+def every_unit():
+    """One design of each unit, on the simulator that is slow to build, and mapped to cells."""
+    for unit in UNITS.values():
+        design = next(design for design in DESIGNS.values() if design.unit is unit)
+        for mark, options in (
+            (needs_verilator, {"simulators": ["verilator"]}),
+            (needs_icarus, {"library": "nangate45"}),
+        ):
+            case = cases([design.name], thorough=False, **options)[0]
+            yield pytest.param(case, marks=mark, id=f"{case.level}-{case.name}")
+
+
+@pytest.mark.parametrize("case", list(every_unit()))
+def test_unit(shared, case):
+    """Verilator takes several seconds to compile each of these, mapping to cells more."""
+    simulator = find_simulator(case.simulator)
+    outcomes = regression._run_case(case, simulator, shared, default_seed(), 300.0)
+    failed = [f"{one.test}: {one.message}" for one in outcomes if not one.passed]
+    assert not failed, "\n".join(failed)
+    assert outcomes[-1].test == "coverage"
 
 
 @needs_verilator
