@@ -401,6 +401,11 @@ LEFT_OUT = [
         "scan cell",
     ),
     (
+        f'ff (I, J) {{ clocked_on : "A"; next_state : "SCD" ; }} area : 1; {INPUT} {OUTPUT}'
+        + INPUT.replace("(A)", "(SCD, SCE)"),
+        "scan cell",
+    ),
+    (
         f'clock_gating_integrated_cell : x; statetable ("A", "I") {{ }} area : 1; {INPUT} {OUTPUT}',
         "clock gate",
     ),
@@ -904,6 +909,7 @@ class TestImport:
     def test_choice_of_flip_flops(self):
         """Those whose output is not inverted; with clear and preset where none has one alone."""
         inverting = FLIP_FLOP.replace("(DFF)", "(DFFN)").replace('"IQ"', '"IQN"')
+        inverting = inverting.replace("area : 9", "area : 8")
         clear, preset, both = (
             FLIP_FLOP.replace("(DFF)", f"(DFF{index})").replace(
                 'next_state : "D";', f'next_state : "D"; {keys}'
