@@ -246,10 +246,12 @@ def test_generate(capsys, tmp_path, written):
     target = tmp_path / "it's rtl"
     arguments = ["generate", "tapered-array", "tapered6", "-o", str(target), "--rows", "3"]
     arguments += ["--cols", "5", "--length", "100", "--decoders", "pe", "--zero-gating"]
+    arguments += ["--pipelined", "--carry-save"]
     assert main([*arguments, "--clock-ns", "1.25"]) == 0
     ((component, spec, clock_ns),) = written
     array = component.spec
     assert (array.rows, array.cols, array.decoders, array.zero_gating) == (3, 5, "pe", True)
+    assert (array.pipelined, array.carry_save) == (True, True)
     assert (array.mac.length, array.mac.bits, spec, clock_ns) == (100, 6, "tapered6", 1.25)
     assert "top.v" in capsys.readouterr().out
     assert (target / "top.v").exists()
@@ -267,6 +269,12 @@ def test_generate_for_real(tmp_path, capsys):
     assert {".v", ".json", ".sdc", ".core"} <= kinds
     listed = capsys.readouterr().out.splitlines()
     assert {f"  {name}" for name in seen[0]} - {"  .narrowgauge"} <= set(listed)
+
+
+def test_generate_without_flags(tmp_path, written):
+    assert main(["generate", "fixed-array", "-o", str(tmp_path / "out")]) == 0
+    array = written[0][0].spec
+    assert (array.zero_gating, array.pipelined, array.carry_save) == (False, False, False)
 
 
 def test_generate_uses_the_first_preset(tmp_path, written):

@@ -70,6 +70,7 @@ def mapped(case, rows, cols, **options):
         ((3, 2), {}),
         ((2, 3), {"zero_gating": True}),
         ((2, 2), {"decoders": "pe"}),
+        ((3, 2), {"pipelined": True, "zero_gating": True, "carry_save": True}),
     ],
     ids=str,
 )
