@@ -18,6 +18,12 @@ from tests.tiny_liberty import BASICS, BUFFER, FLIP_FLOP, INVERTER, NAND, TIE, l
 #: From the units of the hand-made library: 10 ps, 0.5 pF, and 0.5 pF x (0.1 V)^2 = 5 fJ.
 PS, FF, FJ = 10.0, 500.0, 5.0
 
+#: Its outputs take 4 and 8 units of energy.
+HALF_ADDER = """cell (HA) { area : 5; pin (A, B) { direction : input; capacitance : 0.1; }
+  pin (C) { direction : output; function : "A B";
+    internal_power () { power (scalar) { values ("4"); } } }
+  pin (S) { direction : output; function : "A ^ B";
+    internal_power () { power (scalar) { values ("8"); } } } }"""
 LATCH = "cell (L) { latch (I, J) { } area : 1; }"
 SCAN = "cell (S) { test_cell () { } area : 1; }"
 
@@ -53,6 +59,10 @@ class TestFacts:
             pytest.approx((1 + 2 + 3 + 4) / 2 * FJ),
         )
         assert set(facts["examples"]) == {"inverter", "nand2", "flip-flop"}
+
+    def test_several_outputs(self, tmp_path):
+        facts = library_facts(load(write(tmp_path, *BASICS, HALF_ADDER)))
+        assert facts["examples"]["half adder"]["energy_fj"] == pytest.approx((4 + 8) / 2 * FJ)
 
     @pytest.mark.parametrize(
         ("name", "adder"),
