@@ -243,7 +243,7 @@ FAULTS = {
             "step = convert & valid & (slot != 3'd1)",
         ),
         "scales of weights are of the first tile": Fault(
-            "network_layers", "abfp_tags", r"scale_tile <= tile", "scale_tile <= 2'd0"
+            "network_layers", "abfp_tags", r"scale_tile <= tile_1_ago", "scale_tile <= 2'd0"
         ),
         "a vector takes a cycle more": Fault(
             "throughput", "abfp_turns", r"slot == 3'd4", "slot == 3'd5"
