@@ -327,7 +327,7 @@ FAULTS = {
             r"\2, \1",
         ),
         "a code does not wait": Fault(
-            "offers_before_ready", "weight_pool_control", r"o_ready \| ~o_valid", "1'b1"
+            "offers_before_ready", "weight_pool_finisher", r"~o_valid \| o_ready", "1'b1"
         ),
         "reset leaves results to gather": Fault(
             "reset_in_the_middle",
