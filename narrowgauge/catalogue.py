@@ -180,6 +180,8 @@ class Unit:
         What it maps to cells; small, for mapping and the simulation of cells take long.
     gate_spec : str, optional
         Format that it maps; the first preset by default.
+    one_format : bool
+        Whether it is the same for all formats, so that the regression tries the first preset alone.
     datapath : callable, optional
         Used in place of :attr:`System.datapath`, of a format and :class:`Options`.
     model : str, optional
@@ -195,6 +197,7 @@ class Unit:
     sizes: tuple[Options, ...] = (Options(),)
     gate_sizes: tuple[Options, ...] = (Options(),)
     gate_spec: str | None = None
+    one_format: bool = False
     datapath: Callable[[Any, Options], Any] | None = None
     model: str | None = None
 
@@ -396,6 +399,7 @@ UNITS: dict[str, Unit] = {
             Options(modes="8x8-4x4", pipelined=True),
             Options(pipelined=True),
         ),
+        one_format=True,
         datapath=_fused,
         model="dybit_fused",
     ),
@@ -470,7 +474,8 @@ UNITS: dict[str, Unit] = {
         options=("pipelined",),
         attributes=lambda mac: {"interleaved": mac.interleaved, "latency": mac.latency},
         sizes=(Options(), Options(pipelined=True)),
-        datapath=lambda form, length: Bfloat16Datapath(),
+        one_format=True,
+        datapath=lambda form, options: Bfloat16Datapath(),
         model="bfloat16_mac",
     ),
 }

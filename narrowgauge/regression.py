@@ -295,7 +295,7 @@ def _cases(choice: _Choice, specs: Sequence[str], library: str | None) -> Iterat
     elif library is not None:
         wanted = [unit.gate_spec or design.presets[0]]
     else:
-        wanted = list(design.presets)
+        wanted = list(design.presets[:1] if unit.one_format else design.presets)
     sizes = unit.sizes if library is None else unit.gate_sizes
     for index, spec in enumerate(wanted):
         sizes = sizes if index == 0 or library is not None else sizes[:1]

@@ -30,8 +30,12 @@ from tests.simulators import needs_icarus
 def test_all_cases():
     """Every design in every preset; arrays in several shapes for the first one."""
     chosen = cases()
+    # The same hardware for all formats is tried with one.
+    once = {"abfp-bfloat16_mac", "dybit-fused_mac"}
     assert {(case.design, case.spec) for case in chosen} == {
-        (design.name, spec) for design in DESIGNS.values() for spec in design.presets
+        (design.name, spec)
+        for design in DESIGNS.values()
+        for spec in design.presets[: 1 if design.name in once else None]
     }
     names = [case.name for case in chosen]
     assert len(set(names)) == len(names)
