@@ -35,6 +35,7 @@ ENGINE_TESTS = {
     *(f"layers/gaps={index}" for index in range(5)),
     "every_row_and_index",
     "network_layers",
+    "whole_layer",
     "offers_before_ready",
     "reset_in_the_middle",
     "cycle_count",
