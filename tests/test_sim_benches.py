@@ -82,7 +82,7 @@ DESIGNS_TESTED = [
     ("tapered-decoder", "tapered8", {}),
     ("tapered-decoder", "tapered5", {}),
     ("fixed-encoder", "fixed8", {}),
-    ("fixed-mac", "fixed16", {}),
+    ("fixed-mac", "fixed12", {}),
     ("fixed-mac", "fixed8:weight_bits=4", {}),
     ("fixed-array", "fixed4:weight_bits=6", {"rows": 2, "cols": 3, "decoders": "pe"}),
     ("tapered-mac", "tapered6", {}),
