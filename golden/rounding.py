@@ -12,6 +12,7 @@ an exact tie, whose last bit is 0, from the numbers just above and just below.  
 by searching the cuts, and are left out where no table of bearable size tells the cuts apart.
 """
 
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -328,8 +329,9 @@ class IntegerRounder:
             for numerator, up in zip(scaled, table.tie_up.tolist(), strict=True)
         ]
         # No int64 lies on the lower side of a cut below all of them, or beyond one above.
-        self.codes = table.codes[sum(cut < INT64.min for cut in cuts) :]
-        self.cuts = np.array([cut for cut in cuts if INT64.min <= cut <= INT64.max], np.int64)
+        first = bisect_left(cuts, INT64.min)
+        self.codes = table.codes[first:]
+        self.cuts = np.array(cuts[first : bisect_right(cuts, INT64.max)], np.int64)
 
         # Midpoints are multiples of half a unit; one more bit stays for the odd numbers.
         self.dropped = max(shift - 2, 0)

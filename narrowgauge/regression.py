@@ -200,7 +200,7 @@ def cases(
     library : str, optional
         Cell library to map to, which is done in one format and few sizes unless others are named.
     thorough : bool
-        Whether to try more.
+        Whether to try more, in the first size of each format and in sizes that ``names`` name.
     tests : sequence of str
         Names of the tests to run; all if empty, but for those that ``names`` name.
 
@@ -215,7 +215,12 @@ def cases(
     """
     chosen = _choices(names, specs)
     return [
-        replace(case, simulator=simulator, thorough=thorough, tests=case.tests or tuple(tests))
+        replace(
+            case,
+            simulator=simulator,
+            thorough=thorough and case.thorough,
+            tests=case.tests or tuple(tests),
+        )
         for simulator in simulators
         for choice in chosen
         for case in _cases(choice, specs, library)
@@ -301,7 +306,12 @@ def _cases(choice: _Choice, specs: Sequence[str], library: str | None) -> Iterat
         sizes = sizes if index == 0 or library is not None else sizes[:1]
         for options in sizes if choice.options is None else (choice.options,):
             yield Case(
-                design=design.name, spec=spec, options=options, library=library, tests=choice.tests
+                design=design.name,
+                spec=spec,
+                options=options,
+                library=library,
+                thorough=options in (choice.options, sizes[0]),
+                tests=choice.tests,
             )
 
 

@@ -171,7 +171,7 @@ class ElementBins:
 def _labels(system: System, spec: ElementSpec) -> Mapping[str, npt.NDArray[Any]]:
     """Bins of all codes of a format, by group."""
     operands = spec.operand_table
-    signs = np.array([SIGNS[sign] for sign in np.sign(operands).tolist()])
+    signs = np.array(list(SIGNS.values()))[np.sign(operands).astype(int) + 1]
     signs = np.where(operands == operands.max(), "largest", signs)
     signs = np.where(operands == operands.min(), "smallest", signs) if operands.min() else signs
     further = {name: np.array(labels) for name, labels in system.code_labels(spec).items()}
