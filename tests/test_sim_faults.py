@@ -326,6 +326,9 @@ FAULTS = {
             r"(\w+_7\[\w+ \+: 1\]), (\w+_8\[\w+ \+: 1\])",
             r"\2, \1",
         ),
+        "a group of the layer begins with what the last one left": Fault(
+            "whole_layer", "weight_pool_result", r"partial & {\d+{~first}}", "partial"
+        ),
         "a code does not wait": Fault(
             "offers_before_ready", "weight_pool_finisher", r"~o_valid \| o_ready", "1'b1"
         ),
