@@ -456,13 +456,14 @@ class _Program:
         states = {index: (self._source(), False) for index in netlist.registers}
         self.state_rows = slice(begin, len(self._nodes))
 
-        self.state_nets = {CONSTANT_0, CONSTANT_1}
         for index in states.keys() - set(netlist.order):
-            instance = netlist.instances[index]
-            self._add_outputs(instance, states[index], nets)
-            self.state_nets.update(instance.outputs.values())
+            self._add_outputs(netlist.instances[index], states[index], nets)
         for index in netlist.order:
             self._add_outputs(netlist.instances[index], states.get(index), nets)
+        # Also behind an inverter, which is where a flip-flop with an inverted output alone has it.
+        held = {node for node, _ in states.values()}
+        self.state_nets = {CONSTANT_0, CONSTANT_1}
+        self.state_nets.update(number for number, (node, _) in nets.items() if node in held)
         kept = {node: None for node, _ in (ZERO, *states.values(), *nets.values())}
         rows = {node: row for row, node in enumerate(sorted(kept))}
         self.row_count = len(rows)

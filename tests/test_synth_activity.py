@@ -548,3 +548,22 @@ def test_black_box_cannot_be_simulated(netlist_of):
     )
     with pytest.raises(ValueError, match="top must hold library cells only, not p of type part"):
         Simulator(netlist, 1)
+
+
+def test_state_of_flip_flops_with_inverted_outputs(tmp_path):
+    """As ASAP7's smaller ones have alone; the register itself is behind an inverter."""
+    library = load("asap7")
+    cell = library.cells["DFFHQx4_ASAP7_75t_R"]
+    inverted = replace(cell.pins["Q"], function=Function(cell.ff.inverted_state))
+    cells = library.cells | {cell.name: replace(cell, pins=cell.pins | {"Q": inverted})}
+    del cells["DFFASRHQNx1_ASAP7_75t_R"]
+    library = replace(library, cells=cells)
+    source = (
+        "module t(input clk, input [3:0] a, output reg [3:0] y);"
+        "always @(posedge clk) y <= a; endmodule"
+    )
+    mapped = map_netlist(source, "t", library, cache=Cache(tmp_path))
+    assert mapped.cells_by_type[cell.name] == 4
+    simulator = Simulator(Netlist(mapped, library), 16)
+    simulator.step({"a": pack(np.arange(16), 4)})
+    np.testing.assert_array_equal(unpack(simulator.state("y"), 16), np.arange(16))
