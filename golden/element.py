@@ -398,7 +398,7 @@ def _unit_table(spec: ScaledSpec) -> UnitTable:
 @lru_cache(maxsize=64)
 def _integer_rounder(spec: ElementSpec, shift: int) -> IntegerRounder:
     table = _unit_table(spec) if isinstance(spec, ScaledSpec) else _rounding_table(spec)
-    return IntegerRounder(np.unique(spec.operand_table), table, shift)
+    return IntegerRounder(spec.operand_table[table.codes], table, shift)
 
 
 @dataclass(frozen=True, kw_only=True)

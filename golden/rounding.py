@@ -12,7 +12,6 @@ an exact tie, whose last bit is 0, from the numbers just above and just below.  
 by searching the cuts, and are left out where no table of bearable size tells the cuts apart.
 """
 
-from bisect import bisect_left, bisect_right
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +25,9 @@ Ties = Literal["away", "zero"]
 
 #: Numbers per block: a few blocks and a look-up table share a second-level cache of 1 MiB.
 BLOCK = 1 << 14
+
+#: Fewer integers than this are searched for among the cuts: a table takes longer to make.
+FEW = 1 << 10
 
 #: Low bits of a binary32 number that narrowing drops.
 DROPPED = 15
@@ -309,7 +311,8 @@ class IntegerRounder:
     Parameters
     ----------
     operands : ndarray of int, shape (count,)
-        The distinct values of the format in units of some power of two, ascending.
+        The distinct values of the format in units of some power of two, ascending, and below 2**60
+        in magnitude.
     table : ValueTable
         Codes and ties of the same values.
     shift : int
@@ -317,27 +320,28 @@ class IntegerRounder:
     """
 
     def __init__(self, operands: npt.NDArray[np.integer], table: ValueTable, shift: int):
-        # A midpoint is half a sum of neighbours, times 2**shift.  Python's integers hold it, where
-        # int64 may not.
-        sums = (operands[:-1] + operands[1:]).tolist()
+        # A midpoint is half a sum of neighbours, times 2**shift.
+        sums = operands[:-1].astype(np.int64) + operands[1:]
         raised, lowered = max(shift - 1, 0), max(1 - shift, 0)
-        scaled = [total << raised for total in sums]
-        remainder = (1 << lowered) - 1
+        # No int64 lies on the lower side of a midpoint below all of them, or beyond one above.
+        # Python's integers hold these limits whatever the shift.
+        lowest, highest = -(-INT64.min >> raised), INT64.max >> raised
+        first, last = np.searchsorted(sums, lowest), np.searchsorted(sums, highest, side="right")
+        # Where that is a shift by 63 bits or more, only the sum 0 is left; where it is one to the
+        # right, no sum has as many bits.
+        scaled = sums[first:last] << min(raised, 63)
+        places = min(lowered, 62)
         # A cut is the midpoint rounded down, or one less where it is an integer that goes up.
-        cuts = [
-            (numerator >> lowered) - (up and numerator & remainder == 0)
-            for numerator, up in zip(scaled, table.tie_up.tolist(), strict=True)
-        ]
-        # No int64 lies on the lower side of a cut below all of them, or beyond one above.
-        first = bisect_left(cuts, INT64.min)
-        self.codes = table.codes[first:]
-        self.cuts = np.array(cuts[first : bisect_right(cuts, INT64.max)], np.int64)
+        goes_up = table.tie_up[first:last] & (scaled & (1 << places) - 1 == 0)
+        below_all = int(np.count_nonzero(goes_up & (scaled == INT64.min)))
+        self.codes = table.codes[first + below_all :]
+        self.cuts = ((scaled >> places) - goes_up)[below_all:]
 
         # Midpoints are multiples of half a unit; one more bit stays for the odd numbers.
         self.dropped = max(shift - 2, 0)
         # One narrowed number more at either end stands for everything beyond.
-        self.low = -(-scaled[0] >> lowered + self.dropped) - 1
-        self.high = (scaled[-1] >> lowered + self.dropped) + 1
+        self.low = -(-(int(sums[0]) << raised) >> lowered + self.dropped) - 1
+        self.high = (int(sums[-1]) << raised >> lowered + self.dropped) + 1
 
     def search(self, integers: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
         """Codes nearest to ``integers`` by binary search among the cuts."""
@@ -369,7 +373,7 @@ class IntegerRounder:
             Needs a few blocks of memory besides.
         """
         codes = np.empty_like(integers, self.codes.dtype, subok=False)
-        table = self.narrow_codes
+        table = self.narrow_codes if integers.size >= FEW else None
         rectified = np.empty(BLOCK, np.int64)
         indices = np.empty(BLOCK, np.int64)
         with _blocks(integers, np.dtype(np.int64), codes) as blocks:

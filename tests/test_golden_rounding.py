@@ -1,12 +1,13 @@
 """Which way of rounding serves which format; what they compute is tested with the formats."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from golden.fixed import FixedSpec
-from golden.rounding import IntegerRounder, ScaledTable, UnitTable, ValueTable, gather
+from golden.rounding import FEW, IntegerRounder, ScaledTable, UnitTable, ValueTable, gather
 from golden.tapered import TaperedSpec
 
 
@@ -92,3 +93,28 @@ def test_search_and_look_up_of_scaled_formats_agree(ties, fraction_bits, scale):
         sign = 1 if ties == "zero" else -1
         best = min(operands, key=lambda v: (abs(Fraction(v) - exact), sign * abs(v), v))
         assert operands[code] == best
+
+
+@pytest.mark.parametrize("shift", [-70, -62, -3, 0, 1, 2, 9, 57, 60, 61, 62, 63, 64, 65, 70, 1000])
+@pytest.mark.parametrize("spec", [TaperedSpec(bits=5), FixedSpec(bits=4, frac_bits=2)], ids=str)
+def test_search_and_look_up_of_integers_agree(spec, shift):
+    """Also where a unit of the format is more than any integer, or all midpoints are in one."""
+    values = sorted(set(spec.operand_table.tolist()))
+    codes = [spec.operand_table.tolist().index(value) for value in values]
+    rounder = IntegerRounder(np.array(values), table_of(spec), shift)
+    unit = Fraction(2) ** shift
+    middles = [(a + b) * unit / 2 for a, b in pairwise(values)]
+    limits = np.iinfo(np.int64)
+    near = {int(middle) + i for middle in middles for i in range(-3, 4)}
+    edges = {limits.min + i for i in range(3)} | {limits.max - i for i in range(3)} | {-1, 0, 1}
+    integers = sorted(n for n in near | edges if limits.min <= n <= limits.max)
+    expected = []
+    for integer in integers:
+        errors = [abs(value * unit - integer) for value in values]
+        best = [code for code, error in zip(codes, errors, strict=True) if error == min(errors)]
+        expected.append(min(best, key=lambda code: code % 2))
+    few = np.array(integers)
+    assert few.size < FEW
+    np.testing.assert_array_equal(rounder.encode(few), expected)
+    many = np.tile(few, FEW)
+    np.testing.assert_array_equal(rounder.encode(many), np.tile(expected, FEW))
