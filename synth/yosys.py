@@ -6,15 +6,10 @@ No name of the user's files reaches a script; texts are written under fixed name
 folder that is removed afterwards.
 """
 
-import contextlib
 import functools
 import importlib.metadata
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -30,6 +25,7 @@ import synth.timing
 from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import Cell, CellLibrary
+from synth.child import run_child
 from synth.timing import analyse
 
 __all__ = [
@@ -45,10 +41,6 @@ __all__ = [
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 CHILD = """\
-import ctypes, signal, sys
-# A parent that is killed cannot clean up; Linux then ends this process too.
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 from pyosys import libyosys
 design = libyosys.Design()
 for line in open("script.ys", encoding="ascii"):
@@ -502,37 +494,14 @@ class _Flow:
     def _run_yosys(self, commands: Sequence[str]) -> str:
         """Run commands in a child process; return what it printed."""
         self._write("script.ys", "".join(f"{command}\n" for command in commands))
-        path = self.folder / "yosys.log"
-        with path.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", CHILD],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # ABC's own files; they go with the folder even if Yosys is killed.
-                env=os.environ | {"TMPDIR": str(self.folder)},
-                start_new_session=True,
-            )
-            status: int | None = None
-            try:
-                status = process.wait(max(self.deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                raise YosysError(
-                    f"Yosys took longer than {self.timeout_s:g} s to map {self.top}"
-                ) from None
-            finally:
-                if status != 0:
-                    # ABC, a child of the child, outlives it otherwise.
-                    _kill_group(process)
-        log = path.read_text(encoding="utf-8", errors="replace")
-        if status < 0:
-            raise YosysError(
-                f"Yosys was ended by {_signal_name(-status)} while it mapped {self.top}"
-            )
-        if status > 0:
-            raise YosysError(f"Yosys could not map {self.top}: {_reason(log, self.names)}")
-        return log
+        ended = run_child(CHILD, self.folder, seconds=self.deadline - time.monotonic())
+        if ended.status is None:
+            raise YosysError(f"Yosys took longer than {self.timeout_s:g} s to map {self.top}")
+        if ended.signal_name is not None:
+            raise YosysError(f"Yosys was ended by {ended.signal_name} while it mapped {self.top}")
+        if ended.status:
+            raise YosysError(f"Yosys could not map {self.top}: {_reason(ended.log, self.names)}")
+        return ended.log
 
 
 def _plain(cells: Iterable[Cell]) -> list[Cell]:
@@ -551,20 +520,6 @@ class _Outcome:
     result: dict[str, Any]
     delay_ns: float | None
     abc_ps: float | None
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End ``process`` and all that it started, and wait for it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _reason(log: str, names: Mapping[str, str]) -> str:
