@@ -24,6 +24,7 @@ ADDER_CELL = "$alu"
 # Truth tables over three inputs, the first with weight 1.
 PARITY = 0b10010110
 MAJORITY = 0b11101000
+ALL = 0b11111111
 
 # Delays of a partial product, a half adder, and the carry of a full adder of gates, as parts of
 # that of a full adder.  They only order the bits, so they need not be exact.
@@ -52,6 +53,8 @@ class FullAdder:
         Its outputs.
     sum_delay, carry_delay : float
         Delays from the mean input, as parts of the longer one.
+    inverts_sum, inverts_carry : bool
+        Whether that output is the complement.
     """
 
     cell: str
@@ -60,6 +63,8 @@ class FullAdder:
     carry: str
     sum_delay: float
     carry_delay: float
+    inverts_sum: bool = False
+    inverts_carry: bool = False
 
 
 def find_full_adder(cells: Iterable[Cell], slew_ns: float) -> FullAdder | None:
@@ -81,8 +86,14 @@ def find_full_adder(cells: Iterable[Cell], slew_ns: float) -> FullAdder | None:
         if len(cell.inputs) != 3 or len(cell.outputs) != 2:
             continue
         outputs = {cell.functions[pin].truth_table(cell.inputs): pin for pin in cell.outputs}
-        if outputs.keys() == {PARITY, MAJORITY}:
-            return _full_adder(cell, slew_ns, outputs[PARITY], outputs[MAJORITY])
+        sums = [table for table in (PARITY, ALL ^ PARITY) if table in outputs]
+        carries = [table for table in (MAJORITY, ALL ^ MAJORITY) if table in outputs]
+        if sums and carries:
+            return replace(
+                _full_adder(cell, slew_ns, outputs[sums[0]], outputs[carries[0]]),
+                inverts_sum=sums[0] != PARITY,
+                inverts_carry=carries[0] != MAJORITY,
+            )
     return None
 
 
@@ -343,6 +354,16 @@ def _sum_of_alu(cell: Mapping[str, Any], uses: Mapping[Net, int]) -> _Sum | None
     return _Sum(operands=operands, result=connections["Y"], gathered=extended)
 
 
+def _complement(bit: str) -> str:
+    """Verilog of a bit's complement."""
+    return bit[1:] if bit[0] == "~" else f"~{bit}"
+
+
+def _inverters(bits: Iterable[str]) -> int:
+    """How many inverters some bits need; a product of two costs the same with and without."""
+    return sum(bit[0] == "~" and bit[1] != "(" for bit in bits)
+
+
 class _Heap:
     """Bits by column, to be added modulo 2**width.
 
@@ -464,11 +485,22 @@ class _Heap:
             total = self._wire(f"{x} ^ {y} ^ {z}")
             carry = self._wire(f"{x} & {y} | {z} & ({x} | {y})")
             return (time + 1.0, total), (time + GATE_CARRY_DELAY, carry)
+        inputs = [bit for _, bit in taken]
+        # Sum and carry of three complements are the complements of sum and carry, so that adders
+        # that invert, fed by others, need inverters at every second level at most.
+        inverts = self.adder.inverts_sum or self.adder.inverts_carry
+        flipped = inverts and _inverters(map(_complement, inputs)) < _inverters(inputs)
+        if flipped:
+            inputs = [_complement(bit) for bit in inputs]
         total, carry = self._wire(), self._wire()
-        pins = dict(zip(self.adder.inputs, (bit for _, bit in taken), strict=True))
+        pins = dict(zip(self.adder.inputs, inputs, strict=True))
         pins |= {self.adder.sum: total, self.adder.carry: carry}
         connections = ", ".join(f".{pin}({bit})" for pin, bit in pins.items())
         self.lines.append(f"  {self.adder.cell} add_{total} ({connections});")
+        if self.adder.inverts_sum != flipped:
+            total = _complement(total)
+        if self.adder.inverts_carry != flipped:
+            carry = _complement(carry)
         return (time + self.adder.sum_delay, total), (time + self.adder.carry_delay, carry)
 
     def _wire(self, expression: str | None = None) -> str:

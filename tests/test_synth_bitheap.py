@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from synth.activity import Simulator, pack, unpack
 from synth.bitheap import find_full_adder, has_sums, replace_sums
 from synth.cache import Cache
+from synth.liberty import Function
 from synth.library import load
 from synth.netlist import Netlist
 from synth.timing import analyse
@@ -270,6 +272,46 @@ def test_full_adder_found_by_function(library):
     assert sorted(adder.inputs) == ["A", "B", "CI"]
     assert 0 < adder.carry_delay <= 1
     assert 0 < adder.sum_delay <= 1
+
+
+@pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
+@pytest.mark.parametrize("name", ["asap7", "sky130"])
+def test_other_libraries(name, recipe, tmp_path):
+    """ASAP7's full adder inverts both outputs; every second level needs no inverter."""
+    other = load(name)
+    adder = full_adder(other)
+    assert (adder.inverts_sum, adder.inverts_carry) == ((name == "asap7",) * 2)
+    source = (
+        "module t(input signed [7:0] a, input signed [7:0] b, input signed [15:0] c,"
+        "output signed [19:0] y); assign y = c - a * b + b; endmodule"
+    )
+    generator = np.random.default_rng(5)
+    limits = {"a": signed(8), "b": signed(8), "c": signed(16)}
+    inputs = {port: generator.integers(*limit, 4096) for port, limit in limits.items()}
+    for port, limit in limits.items():
+        inputs[port][:2] = limit[0], limit[1] - 1
+    mapped, results = run(source, other, recipe, tmp_path, inputs, 4096)
+    expected = inputs["c"] - inputs["a"] * inputs["b"] + inputs["b"]
+    np.testing.assert_array_equal(results, expected % (1 << 20))
+    assert mapped.cells_by_type[adder.cell] >= 40
+
+
+@pytest.mark.parametrize("inverted", ["sum", "carry"])
+def test_full_adder_with_one_inverted_output(inverted, tmp_path):
+    """As sky130's fahcon; here ASAP7's, of which one output is made true."""
+    other = load("asap7")
+    cell = other.cells["FAx1_ASAP7_75t_R"]
+    pin = "CON" if inverted == "sum" else "SN"
+    true = replace(cell.pins[pin], function=Function(f"!({cell.pins[pin].function})"))
+    changed = replace(cell, pins=cell.pins | {pin: true})
+    other = replace(other, cells=other.cells | {cell.name: changed})
+    adder = full_adder(other)
+    assert (adder.inverts_sum, adder.inverts_carry) == (inverted == "sum", inverted == "carry")
+    values = np.arange(1 << 12)
+    inputs = {"a": values & 63, "b": values >> 6}
+    source = "module t(input [5:0] a, input [5:0] b, output [11:0] y); assign y = a * b; endmodule"
+    _, results = run(source, other, CHAIN, tmp_path, inputs, 1 << 12)
+    np.testing.assert_array_equal(results, inputs["a"] * inputs["b"])
 
 
 def test_product_needs_few_full_adders(library, tmp_path):
