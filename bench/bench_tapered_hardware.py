@@ -6,6 +6,7 @@ of 32 bits for fixed point, too.  ``--exact`` sizes accumulators for 2048 produc
 """
 
 import argparse
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
 from amaranth.hdl import Cat, Module, Mux, ShapeLike, Signal, Value, signed, unsigned
@@ -42,9 +43,9 @@ class OtherProduct(TaperedProduct):
         self.finish(m, product, negative)
         return m
 
+    @abstractmethod
     def finish(self, m: Module, product: Signal, negative: Signal) -> None:
         """Drive ``term``."""
-        raise NotImplementedError
 
     def complement(self, m: Module, magnitude: Value, negative: Value) -> None:
         """Drive ``term`` with the one's complement of ``magnitude`` where it is negative."""

@@ -38,7 +38,7 @@ def streams_of(form: Format) -> list[LayerStream]:
     assert embedded.data.calibration is not None
     network, system = read(embedded.model_path), form.system()
     if form.stem == "weight_pool":
-        retrained = retrained_digits(network, form)  # type: ignore[arg-type]
+        retrained = retrained_digits(network, form)
         assert retrained is not None
         network, system = retrained
     quantised = quantise(network, system, embedded.data.calibration)
@@ -85,7 +85,7 @@ def main(entries: int, layers: list[str], settings: Settings) -> None:
     for act_bits in (8, 4):
         streams = streams_of(parse(f"weight_pool{entries}:act_bits={act_bits}"))
         if machine is None:  # M is a setting of the same hardware
-            machine = PoolMachine(parse(f"weight_pool{entries}"), streams, settings)  # type: ignore[arg-type]
+            machine = PoolMachine(parse(f"weight_pool{entries}"), streams, settings)
             each = machine.hardware.area_um2 / machine.products_per_cycle
             print(
                 f"engine of {entries} pool vectors and {settings.options.lanes} lanes, "

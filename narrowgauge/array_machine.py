@@ -7,12 +7,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from golden.element_layers import ElementCodec, ElementOperands
+from golden.element_layers import ElementCodec, ElementLayer, ElementOperands
 from golden.fixed import FixedFormat
 from golden.inference import LayerStream, PreparedLayer
-from golden.mac import ArraySpec
 from golden.spec import Format
-from narrowgauge.catalogue import SYSTEMS
+from narrowgauge.catalogue import SYSTEMS, array_spec
 from narrowgauge.machine import LayerRun, Memory, Settings
 from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 from synth.array import MappedArray
@@ -131,7 +130,8 @@ class ArrayMachine:
 
 def code_values(layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
     """Format of the weights of a layer in which each has a code, and the values of its codes."""
-    spec = layer.weight_spec  # type: ignore[attr-defined]
+    assert isinstance(layer, ElementLayer)
+    spec = layer.weight_spec
     return str(spec), np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
 
 
@@ -143,13 +143,5 @@ def _mapped(form: Format, operands: Sequence[ElementOperands], settings: Setting
     needed = required_length(datapath.spec, operands)
     if needed > options.length:
         datapath = system.datapath(form, needed)
-    spec = ArraySpec(
-        mac=datapath.spec,
-        rows=options.rows,
-        cols=options.cols,
-        decoders=options.decoders,
-        zero_gating=options.zero_gating,
-        pipelined=options.pipelined,
-        carry_save=options.carry_save,
-    )
+    spec = array_spec(datapath.spec, options)
     return MappedArray(datapath, spec, load(settings.library), clock_ns=settings.clock_ns)

@@ -14,7 +14,7 @@ from golden.dybit_fused import DybitFusedMacSpec
 from golden.dybit_mac import DybitMacSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
-from golden.mac import ArraySpec
+from golden.mac import ArraySpec, MacSpec
 from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool_engine import EngineSpec
 from hdl.abfp import AbfpDatapath, AbfpTile
@@ -38,6 +38,7 @@ __all__ = [
     "Options",
     "System",
     "Unit",
+    "array_spec",
     "engine_spec",
     "find",
 ]
@@ -261,9 +262,10 @@ class Design:
         return self.unit.build(self.datapath(form, options), options)
 
 
-def _array(datapath: Datapath, options: Options) -> SystolicArray:
-    spec = ArraySpec(
-        mac=datapath.spec,
+def array_spec(mac: MacSpec, options: Options) -> ArraySpec:
+    """Systolic array of some multiply-accumulate unit, with some hardware parameters."""
+    return ArraySpec(
+        mac=mac,
         rows=options.rows,
         cols=options.cols,
         decoders=options.decoders,
@@ -271,7 +273,10 @@ def _array(datapath: Datapath, options: Options) -> SystolicArray:
         pipelined=options.pipelined,
         carry_save=options.carry_save,
     )
-    return SystolicArray(datapath, spec)
+
+
+def _array(datapath: Datapath, options: Options) -> SystolicArray:
+    return SystolicArray(datapath, array_spec(datapath.spec, options))
 
 
 def _encoder(datapath: Datapath, options: Options) -> Any:

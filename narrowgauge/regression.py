@@ -39,6 +39,7 @@ __all__ = [
     "default_seed",
     "everything",
     "run",
+    "run_case",
 ]
 
 #: Seed of all stimuli unless another one is asked for.
@@ -440,7 +441,7 @@ def run(
     done: dict[Case, list[Outcome]] = {}
     with workspace() as shared, worker_pool(min(jobs, max(len(chosen), 1))) as pool:
         futures = {
-            pool.submit(_run_case, case, found[case.simulator], shared, seed, timeout_s): case
+            pool.submit(run_case, case, found[case.simulator], shared, seed, timeout_s): case
             for case in chosen
         }
         for future in as_completed(futures):
@@ -451,9 +452,29 @@ def run(
     return [outcome for case in chosen for outcome in done[case]]
 
 
-def _run_case(
+def run_case(
     case: Case, simulator: Simulator, shared: Path, seed: int, timeout_s: float
 ) -> list[Outcome]:
+    """Run the bench of one case.
+
+    Parameters
+    ----------
+    case : Case
+        What to test.
+    simulator : Simulator
+        What to test it with.
+    shared : Path
+        Folder of all cases of a run; see :func:`sim.runner.workspace`.
+    seed : int
+        Of all stimuli.
+    timeout_s : float
+        Longest time, in seconds.
+
+    Returns
+    -------
+    list of Outcome
+        One for each test that was run, or one that names the step that failed.
+    """
     start = time.monotonic()
     try:
         job = bench_job(case, seed=seed)

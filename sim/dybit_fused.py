@@ -11,7 +11,7 @@ from golden.dybit import DybitSpec
 from golden.dybit_fused import MODES, DybitFusedMacSpec, Mode
 from golden.element import ElementSpec
 from golden.mac import Operand
-from sim.system import DecoderSetting, EncoderSetting, Integers, Layer
+from sim.system import EncoderSetting, Integers, Layer
 
 __all__ = ["DybitFusedSystem", "make_system"]
 
@@ -101,14 +101,6 @@ class DybitFusedSystem:
             DybitSpec(bits=mode.bits, signed=signed, scale=_unit(mode.bits - signed)),
             DybitSpec(bits=RESULT_BITS, scale=_unit(RESULT_BITS - 1)),
         )
-
-    def decoder_settings(self) -> Iterator[DecoderSetting]:
-        """None: a word has too many bits to try all; pairs of codes try all of each place."""
-        return iter(())
-
-    def operand_values(self, operand: Any) -> Integers:
-        """Refuse: what travels is several codes."""
-        raise NotImplementedError("operands of the fused multiplier are no single numbers")
 
     def encoder_settings(self) -> Iterator[EncoderSetting]:
         """None: results have any width, over zeros."""

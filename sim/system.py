@@ -109,21 +109,6 @@ class System(Protocol):
         largest power of two that divides all products, so that every bit of a product can be seen.
         """
 
-    def decoder_settings(self) -> Iterator[DecoderSetting]:
-        """All settings that the ports of a decoder can have.
-
-        Decoders of activations and weights that differ have settings of different ports.
-        """
-
-    def operand_values(self, operand: Any) -> Integers:
-        """Integers that decoded operands stand for, in the units of :class:`DecoderSetting`.
-
-        Parameters
-        ----------
-        operand : ndarray of int64, or dict of these by field
-            The decoder's port ``operand``.
-        """
-
     def encoder_settings(self) -> Iterator[EncoderSetting]:
         """All settings that the ports of the encoder can have."""
 
@@ -138,6 +123,25 @@ class System(Protocol):
 
     def codes(self, layer: Layer, words: Integers) -> Integers:
         """Codes of results, as the golden model gives them, from those of the hardware."""
+
+
+class DecodedSystem(System, Protocol):
+    """A number system with a decoder of single codes."""
+
+    def decoder_settings(self) -> Iterator[DecoderSetting]:
+        """All settings that the ports of a decoder can have.
+
+        Decoders of activations and weights that differ have settings of different ports.
+        """
+
+    def operand_values(self, operand: Any) -> Integers:
+        """Integers that decoded operands stand for, in the units of :class:`DecoderSetting`.
+
+        Parameters
+        ----------
+        operand : ndarray of int64, or dict of these by field
+            The decoder's port ``operand``.
+        """
 
 
 class SingleCodes:

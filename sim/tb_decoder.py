@@ -7,12 +7,14 @@ from sim.bins import ElementBins
 from sim.drivers import apply, check
 from sim.layout import pack, unpack
 from sim.parameters import load
+from sim.system import DecodedSystem
 
 PARAMETERS = load()
+SYSTEM: DecodedSystem = PARAMETERS.system
 PORTS = PARAMETERS.ports
 #: Ports that are set; decoders of activations and weights may differ.
 INPUTS = {port for port, layout in PORTS.items() if layout["direction"] == "in"} - {"code"}
-SETTINGS = [each for each in PARAMETERS.system.decoder_settings() if set(each.ports) == INPUTS]
+SETTINGS = [each for each in SYSTEM.decoder_settings() if set(each.ports) == INPUTS]
 
 BINS = ElementBins(PARAMETERS.coverage, PARAMETERS.system)
 BINS.declare_codes("code", [setting.spec for setting in SETTINGS])
@@ -27,7 +29,7 @@ async def every_code(dut):
         for port, value in setting.ports.items():
             getattr(dut, port).value = pack(PORTS[port], [value])[0]
         words = await apply(dut.code, codes, dut.operand)
-        operands = PARAMETERS.system.operand_values(unpack(PORTS["operand"], words))
+        operands = SYSTEM.operand_values(unpack(PORTS["operand"], words))
 
         def describe(code, setting=setting):
             return f"operand of code {code:#x} with {dict(setting.ports)}"

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from narrowgauge import regression
 from narrowgauge.catalogue import DESIGNS, UNITS, Options
-from narrowgauge.regression import Case, bench_job, cases, default_seed
+from narrowgauge.regression import Case, bench_job, cases, default_seed, run_case
 from sim.coverage import empty_bins
 from sim.runner import find_simulator, workspace
 from tests.simulators import needs_icarus, needs_verilator
@@ -168,7 +167,7 @@ def every_unit():
 def test_unit(shared, case):
     """Verilator takes several seconds to compile each of these, mapping to cells more."""
     simulator = find_simulator(case.simulator)
-    outcomes = regression._run_case(case, simulator, shared, default_seed(), 300.0)
+    outcomes = run_case(case, simulator, shared, default_seed(), 300.0)
     failed = [f"{one.test}: {one.message}" for one in outcomes if not one.passed]
     assert not failed, "\n".join(failed)
     assert outcomes[-1].test == "coverage"

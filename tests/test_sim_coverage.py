@@ -10,9 +10,8 @@ from golden.dybit import DybitSpec
 from golden.elp_bsd import DigitSet, ElpBsdSpec
 from golden.fixed import FixedSpec
 from golden.tapered import TaperedSpec
-from narrowgauge import regression
 from narrowgauge.catalogue import DESIGNS, Options
-from narrowgauge.regression import Case, cases, run
+from narrowgauge.regression import Case, cases, run, run_case
 from sim import dybit, elp_bsd, fixed, tapered
 from sim.bins import ElementBins
 from sim.coverage import Coverage, empty_bins, merge
@@ -235,13 +234,13 @@ def lacking(tmp_path, monkeypatch):
     monkeypatch.setitem(DESIGNS, design.name, replace(design, unit=unit))
     case = Case(design=design.name, spec="tapered4", options=Options())
 
-    def run_case(simulator, tests=()):
+    def run_lacking(simulator, tests=()):
         # Here, for the workers of a whole run load the catalogue themselves.
         with workspace() as shared:
             chosen = replace(case, simulator=simulator, tests=tests)
-            return regression._run_case(chosen, find_simulator(simulator), shared, 1, 300.0)
+            return run_case(chosen, find_simulator(simulator), shared, 1, 300.0)
 
-    return run_case
+    return run_lacking
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from narrowgauge import regression
 from narrowgauge.catalogue import Options
-from narrowgauge.regression import Case, bench_job, cases, run
+from narrowgauge.regression import Case, bench_job, cases, run, run_case
 from sim.runner import find_simulator, workspace
 from synth.yosys import YosysError
 from tests.simulators import needs_icarus, needs_verilator
@@ -54,7 +54,7 @@ def test_netlist():
     ],
 )
 def test_pass(shared, simulator, case):
-    outcomes = regression._run_case(case, find_simulator(simulator), shared, 1, 300.0)
+    outcomes = run_case(case, find_simulator(simulator), shared, 1, 300.0)
     assert [outcome.message for outcome in outcomes if not outcome.passed] == []
     assert outcomes[-1].test == "coverage"
 
@@ -119,7 +119,7 @@ def test_refused_by_the_mapper(shared, monkeypatch):
         raise YosysError("Yosys could not map fixed_mac: no cell")
 
     monkeypatch.setattr(regression, "map_netlist", refuse)
-    (outcome,) = regression._run_case(
+    (outcome,) = run_case(
         replace(MAC, options=Options()), find_simulator("icarus"), shared, 1, 300.0
     )
     assert (outcome.test, outcome.passed) == ("map", False)
