@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that help and listings appear 
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -451,12 +452,12 @@ def compare(
     )
     formats = DEFAULT_FORMATS if texts is None else split_formats(texts)
     with files.result_folder(output, "compare") as folder:
-        name, source, network, images = _network(model, data)
+        names, network, images = _network(model, data)
         with _progress("formats", len(formats)) as progress:
             result = measure(
                 network, images, formats, settings, jobs=jobs or _processors(), progress=progress
             )
-        result["network"] = {"name": name, "source": source} | result["network"]
+        result["network"] = names | result["network"]
         result["settings"]["command"] = shlex.join(context.obj)
 
         from narrowgauge import report
@@ -469,15 +470,24 @@ def compare(
     click.echo(f"\nReport: {Path(output, 'report.html')}")
 
 
-def _network(model: Path | None, data: Path | None) -> tuple[str, str, Any, Any]:
-    """Name, origin, network and images of the embedded network or the user's."""
+def _network(model: Path | None, data: Path | None) -> tuple[dict[str, str], Any, Any]:
+    """Read network and images, embedded or the user's; first, what a result says of them."""
     from narrowgauge import networks, onnx_reader
 
     if model is None or data is None:
         embedded = networks.digits()
-        network = onnx_reader.read(embedded.model_path)
-        return embedded.name, "embedded, see narrowgauge/networks", network, embedded.data
-    return model.stem, model.name, onnx_reader.read(model), onnx_reader.load_data(data)
+        model, data = embedded.model_path, embedded.data_path
+        names = {"name": embedded.name, "source": "embedded, see narrowgauge/networks"}
+    else:
+        names = {"name": model.stem, "source": model.name}
+    network, images = onnx_reader.read(model), onnx_reader.load_data(data)
+    digests = {"digest": _file_digest(model), "data_digest": _file_digest(data)}
+    return names | digests, network, images
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _processors() -> int:

