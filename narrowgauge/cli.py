@@ -20,6 +20,7 @@ import click
 
 from narrowgauge import errors
 from narrowgauge.library_command import library as library_group
+from narrowgauge.measure_command import measure as measure_command
 
 __all__ = ["main", "split_formats"]
 
@@ -141,6 +142,7 @@ def narrowgauge(context: click.Context) -> None:
 
 
 narrowgauge.add_command(library_group)
+narrowgauge.add_command(measure_command)
 
 
 @narrowgauge.command(epilog=_examples("formats", "formats --json"))

@@ -1,0 +1,386 @@
+"""``narrowgauge measure``: any Verilog through the gauge."""
+
+import contextlib
+import json
+import math
+import shlex
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from narrowgauge import errors
+
+if TYPE_CHECKING:
+    from narrowgauge.measure import Bench
+    from narrowgauge.stimuli import Stream
+
+__all__ = ["measure", "print_measurement"]
+
+EXAMPLES = """\b
+Examples:
+  narrowgauge measure adder.v --top adder
+  narrowgauge measure pkg.sv dot.sv --top dot -P WIDTH=8 -I include -D SYNTHESIS
+  narrowgauge measure mac.sv --top mac --stimuli operands.npz --reset rst_n=0
+  narrowgauge measure mac.sv --top mac --random 1000 --distribution normal \\
+      --distribution weights=sparse:8 --set enable=1 --operations 16 -o out
+
+Stimuli are an .npz file with an array of integers for each input, by the name
+of the port, one row per cycle: [cycles], or [cycles, numbers] for a port of
+several numbers side by side, the first one in the least significant bits.
+Clock and resets have none.  See docs/measure.md.
+"""
+
+#: Streams of random numbers, if not said otherwise.
+RANDOM_STREAMS = 64
+RANDOM_CYCLES = 256
+
+LABEL = 16
+
+
+def _pairs(
+    read: Callable[[str], Any] = str, default: Any = ...
+) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[str, Any]]:
+    """Make a callback that turns ``NAME=VALUE`` of an option into a dictionary.
+
+    ``read`` makes a value of a text or raises ``ValueError``; ``default`` is what a name alone
+    means, an ellipsis if it means nothing.
+    """
+
+    def callback(
+        context: click.Context, option: click.Parameter, texts: Sequence[str]
+    ) -> dict[str, Any]:
+        pairs: dict[str, Any] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not name or (not equals and default is ...):
+                raise click.BadParameter(f"must be NAME=VALUE, not {text!r}", context, option)
+            if name in pairs:
+                raise click.BadParameter(f"must be given once for {name!r}", context, option)
+            try:
+                pairs[name] = read(value) if equals else default
+            except ValueError:
+                raise click.BadParameter(
+                    f"must be a number in range for {name!r}, not {value!r}", context, option
+                ) from None
+        return pairs
+
+    return callback
+
+
+def _level(text: str) -> int:
+    if text not in ("0", "1"):
+        raise ValueError(text)
+    return int(text)
+
+
+def _integer(text: str) -> int:
+    return int(text, 0)
+
+
+def _positive(context: click.Context, option: click.Parameter, number: float) -> float:
+    """Refuse what is not a finite number above 0."""
+    if not 0 < number < math.inf:
+        raise click.BadParameter(f"must be a positive number, not {number:g}", context, option)
+    return number
+
+
+def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
+    return click.option(
+        name,
+        type=float,
+        callback=_positive,
+        default=default,
+        show_default=True,
+        help=help_text,
+    )
+
+
+@click.command(
+    short_help="Put any Verilog through the same gauge.",
+    epilog=EXAMPLES,
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option("--top", required=True, help="Top module.")
+@click.option(
+    "-D",
+    "--define",
+    "defines",
+    callback=_pairs(default="1"),
+    multiple=True,
+    metavar="NAME[=TEXT]",
+    help="Define a macro; may be repeated.",
+)
+@click.option(
+    "-I", "--include", "includes", multiple=True, metavar="DIR", help="Folder of included files."
+)
+@click.option(
+    "-P",
+    "--parameter",
+    "parameters",
+    callback=_pairs(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Parameter of the top module; may be repeated.",
+)
+@click.option("--standard", help="1364-2005 for sources that use newer keywords as names.")
+@click.option("--clock", metavar="PORT", help="The clock, to have it checked; it is found.")
+@click.option(
+    "--reset",
+    "resets",
+    callback=_pairs(_level, None),
+    multiple=True,
+    metavar="PORT[=0|1]",
+    help="A reset and its active level; asynchronous ones, and those with rst or reset in their "
+    "name, are found.",
+)
+@click.option(
+    "--reset-cycles",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Cycles for which resets are held; they do not count.",
+)
+@click.option("--stimuli", metavar="FILE.npz", help="What the inputs do; see below.")
+@click.option(
+    "--random",
+    "random_cycles",
+    type=click.IntRange(min=1),
+    metavar="CYCLES",
+    help=f"Random inputs, for so many cycles ({RANDOM_CYCLES}, if there are no stimuli).",
+)
+@click.option(
+    "--distribution",
+    "distributions",
+    multiple=True,
+    metavar="[PORT=]NAME[:BITS]",
+    help="Of random numbers: uniform, normal, sparse or counter; BITS of a number, where a port "
+    "has several (uniform).",
+)
+@click.option(
+    "--set",
+    "constants",
+    callback=_pairs(_integer),
+    multiple=True,
+    metavar="PORT=VALUE",
+    help="Keep an input at a value.",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    help=f"Streams side by side, each from reset: random ones ({RANDOM_STREAMS}), or parts of "
+    "equal length of the stimuli (1).",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of random numbers."
+)
+@click.option(
+    "--library",
+    default="nangate45",
+    show_default=True,
+    help="Built-in cell library, or Liberty files (also .gz) with commas between.",
+)
+@_number("--clock-ns", 2.0, "Clock period that the design is mapped for.")
+@_number("--operations", 1.0, "Useful operations in a cycle, for the energy of one.")
+@_number("--time-limit", 300.0, "Seconds that reading, and mapping, may each take.")
+@click.option("--check", is_flag=True, help="Exit with 1 if the clock is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-o", "--output", help="Folder for measure.json and the mapped netlist.")
+@click.pass_context
+def measure(
+    context: click.Context,
+    files: tuple[str, ...],
+    top: str,
+    defines: dict[str, str],
+    includes: tuple[str, ...],
+    parameters: dict[str, str],
+    standard: str | None,
+    clock: str | None,
+    resets: dict[str, int | None],
+    reset_cycles: int,
+    stimuli: str | None,
+    random_cycles: int | None,
+    distributions: tuple[str, ...],
+    constants: dict[str, int],
+    streams: int | None,
+    seed: int,
+    library: str,
+    clock_ns: float,
+    operations: float,
+    time_limit: float,
+    check: bool,
+    as_json: bool,
+    output: str | None,
+) -> int:
+    """Measure area, delay and energy of any Verilog or SystemVerilog.
+
+    FILES hold the design, combinational or with one clock.  It is flattened, mapped with the
+    recipe of our own designs, and simulated on what its inputs do.
+    """
+    from narrowgauge.measure import Settings, bench
+    from narrowgauge.measure import measure as run
+    from narrowgauge.output import result_folder, write_text
+    from synth.foreign import read_foreign
+    from synth.library import load
+
+    if stimuli is not None and (random_cycles is not None or distributions):
+        raise click.UsageError("--stimuli excludes --random and --distribution")
+    settings = Settings(
+        clock_ns=clock_ns,
+        operations=operations,
+        reset_cycles=reset_cycles,
+        timeout_s=time_limit,
+    )
+    cells = load(library)
+    with result_folder(output, "measure") if output else contextlib.nullcontext() as folder:
+        design = read_foreign(
+            files,
+            top,
+            defines=defines,
+            includes=includes,
+            parameters=parameters,
+            standard=standard,
+            timeout_s=time_limit,
+        )
+        chosen = [_distribution(text) for text in distributions]
+        roles = bench(
+            design,
+            clock=clock,
+            resets=resets,
+            constants=constants,
+            driven=[port for port, _ in chosen if port is not None],
+        )
+        driven, facts = _stimuli(
+            roles, stimuli, random_cycles or RANDOM_CYCLES, dict(chosen), streams, seed
+        )
+        result, mapped = run(design, roles, driven, cells, settings)
+        result["design"] |= {
+            "files": list(files),
+            "defines": defines,
+            "parameters": parameters,
+        }
+        result["settings"] = {
+            "clock_ns": clock_ns,
+            "operations": operations,
+            "reset_cycles": reset_cycles,
+            "constants": constants,
+            "stimuli": facts,
+            "command": shlex.join(context.find_root().obj or ["narrowgauge", "measure"]),
+        }
+        if folder is not None:
+            write_text(folder / "measure.json", json.dumps(result, indent=1) + "\n")
+            write_text(folder / f"{top}.v", mapped.verilog)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+    else:
+        print_measurement(result)
+    return errors.CHECK_FAILED if check and result["slack_ns"] < 0 else errors.DONE
+
+
+def _distribution(text: str) -> tuple[str | None, Any]:
+    from narrowgauge.stimuli import Distribution
+
+    port, equals, form = text.rpartition("=")
+    return (port if equals else None), Distribution.parse(form)
+
+
+def _stimuli(
+    roles: "Bench",
+    path: str | None,
+    cycles: int,
+    chosen: Mapping[str | None, Any],
+    streams: int | None,
+    seed: int,
+) -> tuple[dict[str, "Stream"], dict[str, Any]]:
+    """Make what the inputs do, and say what it is."""
+    from narrowgauge.stimuli import Distribution, load_stimuli, random_stimuli
+
+    if path is not None:
+        count = streams or 1
+        return load_stimuli(path, roles.widths, streams=count), {
+            "file": Path(path).name,
+            "streams": count,
+        }
+    count = streams or RANDOM_STREAMS
+    default = chosen.get(None, Distribution())
+    by_port = {port: form for port, form in chosen.items() if port is not None}
+    drawn = random_stimuli(
+        roles.widths, streams=count, cycles=cycles, seed=seed, default=default, by_port=by_port
+    )
+    forms = {port: str(by_port.get(port, default)) for port in roles.widths}
+    return drawn, {"distributions": forms, "streams": count, "cycles": cycles, "seed": seed}
+
+
+def print_measurement(result: Mapping[str, Any]) -> None:
+    """Print a measurement in 80 columns.
+
+    Parameters
+    ----------
+    result : dict
+        In the form of ``measure.json``.
+    """
+    from narrowgauge.table import figure
+
+    library, design = result["library"], result["design"]
+    settings, stimuli = result["settings"], result["settings"]["stimuli"]
+
+    def line(label: str, text: str) -> None:
+        _print_wrapped(f"{label:<{LABEL}}", text)
+
+    def split(kinds: Mapping[str, float]) -> str:
+        return ", ".join(f"{kind} {figure(value)}" for kind, value in kinds.items())
+
+    line("design", f"{design['top']} of {', '.join(design['files'])}")
+    line(
+        "library",
+        f"{library['name']} at {library['voltage_v']:g} V and {library['temperature_c']:g} C; "
+        f"{result['tools']['yosys']}",
+    )
+    if design["clock"]:
+        resets = ", ".join(f"{name}={level}" for name, level in design["resets"].items())
+        line("clock", f"{design['clock']}, {design['clock_edge']} edge; reset {resets or 'none'}")
+    line("stimuli", _describe(stimuli, result["cycles"]))
+    line("area", f"{figure(result['area_um2'], 5)} um2: {split(result['area_breakdown_um2'])}")
+    line("cells", f"{result['cells']}, of which {result['flip_flops']} flip-flops")
+    kind = result["critical_path_kind"]
+    line("critical path", f"{result['critical_path_ns']:.3f} ns{f', {kind}' if kind else ''}")
+    frequency = result["max_frequency_mhz"]
+    verdict = "met" if result["slack_ns"] >= 0 else "MISSED"
+    line(
+        "slack",
+        f"{result['slack_ns']:.3f} ns at {result['clock_ns']:g} ns: {verdict}"
+        + (f"; {frequency:.0f} MHz at most" if frequency else ""),
+    )
+    line(
+        "energy a cycle",
+        f"{figure(result['energy_per_cycle_pj'], 4)} pJ: {split(result['energy_breakdown_pj'])}",
+    )
+    if settings["operations"] != 1:
+        line(
+            "an operation",
+            f"{figure(result['energy_per_operation_pj'], 4)} pJ, "
+            f"{settings['operations']:g} in a cycle",
+        )
+    line("power", f"{figure(result['power_uw'], 4)} uW, leakage {figure(result['leakage_uw'])} uW")
+    line("nets annotated", f"{100 * result['nets_annotated']:g} %")
+    for note in result["notes"]:
+        line("note", note)
+
+
+def _describe(stimuli: Mapping[str, Any], cycles: int) -> str:
+    streams = f", {stimuli['streams']} streams" if stimuli["streams"] > 1 else ""
+    if "file" in stimuli:
+        return f"{stimuli['file']}: {cycles} cycles{streams}"
+    forms = list(dict.fromkeys(stimuli["distributions"].values()))
+    names = ", ".join(forms) or "no inputs"
+    return f"random ({names}), seed {stimuli['seed']}: {cycles} cycles{streams}"
+
+
+def _print_wrapped(label: str, text: str, width: int = 80) -> None:
+    """Print a text behind its label, over several lines if need be."""
+    room = width - len(label)
+    lines: Sequence[str] = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    for index, part in enumerate(lines):
+        click.echo((label if index == 0 else " " * len(label)) + part)

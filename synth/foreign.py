@@ -1,0 +1,562 @@
+"""Foreign Verilog and SystemVerilog, made plain and checked for what can be measured.
+
+Yosys reads the sources with its SystemVerilog front end (slang), flattens them and writes them as
+plain Verilog-2005, which `synth.yosys.map_netlist` then maps like any design of ours.  In between
+stand the checks: one clock, no latch, no driver of three states, no combinational loop, memories
+small enough to become flip-flops.
+
+Names of the user never become part of a script: Yosys gets them as arguments, files as links with
+names of ours.
+"""
+
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synth.child import run_child
+
+__all__ = [
+    "MAX_MEMORY_BITS",
+    "MAX_SOURCE_BYTES",
+    "STANDARDS",
+    "ForeignDesign",
+    "ForeignError",
+    "ForeignPort",
+    "read_foreign",
+]
+
+#: Memories become flip-flops, and an ASIC flow would take macros for larger ones.
+MAX_MEMORY_BITS = 1 << 16
+#: All files together; the largest open designs have a few megabytes.
+MAX_SOURCE_BYTES = 64 << 20
+#: Language standards, as slang names them.
+STANDARDS = ("1364-2005", "1800-2017", "1800-2023")
+
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
+# A control port that registers wait for is a reset only if it is called so.
+RESET_NAME = re.compile(r"rst|reset", re.IGNORECASE)
+
+# Delays, assertions and coverage are common in sources, and nothing that synthesis makes.
+OPTIONS = ("--error-limit", "16", "--ignore-timing", "--ignore-assertions")
+
+# Commands come with their arguments apart, so that no name is taken for anything else.
+CHILD = """\
+import json, os, resource
+# Yosys grows with the design; the machine must not run out of memory.
+limit = 8 << 30
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+if hard == resource.RLIM_INFINITY or hard > limit:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+from pyosys import libyosys
+design = libyosys.Design()
+folder = os.getcwd()
+for job in json.load(open("jobs.json")):
+    os.chdir(job["cwd"] or folder)
+    libyosys.Pass.call(design, job["words"])
+"""
+
+# Cells of Yosys that hold a value while their enable is off.
+LATCHES = ("$dlatch", "$adlatch", "$dlatchsr", "$sr", "$_DLATCH", "$_DLATCHSR", "$_SR_")
+THREE_STATES = ("$tribuf", "$_TBUF_")
+# Cells that pass one bit on, and whether they invert it.
+PASSING = {"$buf": False, "$pos": False, "$_BUF_": False}
+INVERTING = {"$not": True, "$logic_not": True, "$_NOT_": True}
+# Asynchronous controls of flip-flops and the parameters with their active levels.
+ASYNCHRONOUS = (
+    ("ARST", "ARST_POLARITY"),
+    ("ALOAD", "ALOAD_POLARITY"),
+    ("SET", "SET_POLARITY"),
+    ("CLR", "CLR_POLARITY"),
+)
+SYNCHRONOUS = (("SRST", "SRST_POLARITY"),)
+
+Module = Mapping[str, Any]
+
+
+class ForeignError(ValueError):
+    """The sources are wrong, or hold what cannot be measured; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignPort:
+    """A port of the top module.
+
+    Parameters
+    ----------
+    name : str
+        Name in the source.
+    direction : str
+        ``"input"`` or ``"output"``.
+    width : int
+        Bits.
+    """
+
+    name: str
+    direction: str
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignDesign:
+    """A design as plain Verilog, and what was found out about it.
+
+    Parameters
+    ----------
+    top : str
+        Top module, the only one.
+    verilog : str
+        Verilog-2005.
+    ports : tuple of ForeignPort
+        In the order of the module.
+    clock : str or None
+        Port that clocks all flip-flops; None for a combinational design.
+    falling_edge : bool
+        Whether the source clocks with the falling edge; ``verilog`` has the rising one.
+    resets : dict of str to int
+        Ports that reset flip-flops, and their active levels.
+    memory_bits : int
+        Bits of memories that become flip-flops.
+    notes : tuple of str
+        What was changed or assumed, one sentence each.
+    """
+
+    top: str
+    verilog: str
+    ports: tuple[ForeignPort, ...]
+    clock: str | None
+    falling_edge: bool
+    resets: dict[str, int] = field(default_factory=dict)
+    memory_bits: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def read_foreign(
+    files: Iterable[str | os.PathLike[str]],
+    top: str,
+    *,
+    defines: Mapping[str, str] | None = None,
+    includes: Iterable[str | os.PathLike[str]] = (),
+    parameters: Mapping[str, str] | None = None,
+    standard: str | None = None,
+    max_memory_bits: int = MAX_MEMORY_BITS,
+    timeout_s: float = 300.0,
+) -> ForeignDesign:
+    """Read a design.
+
+    Parameters
+    ----------
+    files : iterable of path
+        Verilog and SystemVerilog sources; each is a compilation unit.
+    top : str
+        Top module.
+    defines : mapping of str to str, optional
+        Macros and their texts.
+    includes : iterable of path
+        Folders of included files, besides that of the file that includes.
+    parameters : mapping of str to str, optional
+        Parameters of the top module and their values, as expressions of Verilog.
+    standard : str, optional
+        One of `STANDARDS`; the newest one that is published by default.
+    max_memory_bits : int
+        Most bits of all memories.
+    timeout_s : float
+        Longest time that it may take, in seconds.
+
+    Returns
+    -------
+    ForeignDesign
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    ValueError
+        If an argument is out of range.
+    ForeignError
+        If the sources are wrong, hold what cannot be measured, or take too long.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    folders = [Path(os.path.abspath(folder)) for folder in includes]
+    macros, values = dict(defines or {}), dict(parameters or {})
+    for label, names in (("top", [top]), ("define", macros), ("parameter", values)):
+        for name in names:
+            if not IDENTIFIER.fullmatch(name):
+                raise ValueError(f"{label} must be a plain Verilog identifier, not {name!r}")
+    for label, texts in (("define", macros), ("parameter", values)):
+        for name, text in texts.items():
+            if not text.isprintable():
+                raise ValueError(f"{label} {name} must be one line of text, not {text!r}")
+    if standard is not None and standard not in STANDARDS:
+        raise ValueError(f"standard must be one of {', '.join(STANDARDS)}, not {standard!r}")
+    if max_memory_bits < 0:
+        raise ValueError(f"max_memory_bits must not be negative, not {max_memory_bits}")
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s must be positive, not {timeout_s}")
+    _require_files(paths)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"include must be a folder, not {str(folder)!r}")
+    _require_parameters(values, paths)
+
+    with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
+        reader = _Reader(Path(private), top, timeout_s)
+        words = [*(f"-D{name}={text}" for name, text in macros.items())]
+        for name, text in values.items():
+            words += ["-G", f"{name}={text}"]
+        if standard is not None:
+            words += ["--std", standard]
+        for index, folder in enumerate(folders):
+            words += ["-I", reader.link(folder, f"include{index}")]
+        words += [reader.link(path, f"source{index}.sv") for index, path in enumerate(paths)]
+        module = reader.read(words)
+        return reader.plain(_Inspection(module, reader.findings()), max_memory_bits)
+
+
+def _require_files(paths: Sequence[Path]) -> None:
+    if not paths:
+        raise ValueError("files must be at least one, not none")
+    total = 0
+    for path in paths:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"files must be regular files, not {str(path)!r}")
+        path.open("rb").close()
+        total += status.st_size
+    if total > MAX_SOURCE_BYTES:
+        raise ValueError(
+            f"files must hold at most {MAX_SOURCE_BYTES >> 20} MB, not {total / (1 << 20):.1f} MB"
+        )
+
+
+def _require_parameters(values: Mapping[str, str], paths: Sequence[Path]) -> None:
+    """Refuse a parameter that no file has: slang would pass over it."""
+    if not values:
+        return
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    for name in values:
+        word = re.compile(rf"(?<![A-Za-z0-9_$]){re.escape(name)}(?![A-Za-z0-9_$])")
+        if not any(word.search(text) for text in texts):
+            raise ValueError(f"parameter must be one of the design, not {name!r}")
+
+
+class _Reader:
+    """Yosys at work on one design in a private folder."""
+
+    def __init__(self, folder: Path, top: str, timeout_s: float) -> None:
+        self.folder = folder
+        self.top = top
+        self.timeout_s = timeout_s
+        self.deadline = time.monotonic() + timeout_s
+
+    def link(self, target: Path, name: str) -> str:
+        """Path of a link to a file or folder, without any special character in its name."""
+        path = self.folder / name
+        path.symlink_to(target)
+        return str(path)
+
+    def read(self, words: Sequence[str]) -> Module:
+        """Read the sources; returns the flat module."""
+        self._run(
+            # Files that the source names belong to the folder in which the user works.
+            (["read_slang", *OPTIONS, "--top", self.top, *words], os.getcwd()),
+            "hierarchy -check",
+            "proc",
+            "flatten",
+            "tribuf",
+            # Before optimisation, which can hide a loop.
+            "tee -q -o check.txt check",
+            "opt_expr",
+            "opt_clean",
+            "opt_dff",
+            "opt_clean",
+            "write_rtlil design.il",
+            "write_json design.json",
+        )
+        modules: Mapping[str, Module] = self._json("design.json")["modules"]
+        return modules[self.top]
+
+    def findings(self) -> list[str]:
+        """Read what Yosys' check found, one text for each."""
+        text = (self.folder / "check.txt").read_text(encoding="utf-8", errors="replace")
+        text = text.partition("Found and reported")[0]
+        return [part.strip() for part in text.split("Warning: ")[1:]]
+
+    def plain(self, found: "_Inspection", max_memory_bits: int) -> ForeignDesign:
+        """Check what was found, and write the design as plain Verilog."""
+        found.require_measurable(max_memory_bits)
+        clock, is_falling = found.clock()
+        notes = list(found.notes())
+        if is_falling:
+            notes.append(f"{clock} clocks with its falling edge; measured as the rising one")
+        rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
+        self._run(
+            "read_rtlil design.il",
+            "memory -nomap",
+            "memory_map",
+            "delete t:$print t:$check",
+            # A chip does not start with values; contents of read-only memories are constants now.
+            "setattr -unset init w:*",
+            "setundef -undriven -zero",
+            *rising,
+            "opt_clean",
+            "write_verilog -noattr design.v",
+        )
+        return ForeignDesign(
+            top=self.top,
+            verilog=(self.folder / "design.v").read_text(encoding="utf-8"),
+            ports=tuple(found.ports()),
+            clock=clock,
+            falling_edge=is_falling,
+            resets=found.resets(clock),
+            memory_bits=found.memory_bits(written=True),
+            notes=tuple(notes),
+        )
+
+    def _run(self, *jobs: str | tuple[Sequence[str], str]) -> None:
+        """Run commands: texts of ours, or words and the folder to run them in."""
+        pairs = [(job.split(), "") if isinstance(job, str) else job for job in jobs]
+        listing = [{"words": list(words), "cwd": cwd} for words, cwd in pairs]
+        (self.folder / "jobs.json").write_text(json.dumps(listing), encoding="utf-8")
+        ended = run_child(CHILD, self.folder, seconds=self.deadline - time.monotonic())
+        if ended.status is None:
+            raise ForeignError(f"Yosys took longer than {self.timeout_s:g} s to read {self.top}")
+        if ended.signal_name is not None:
+            raise ForeignError(f"Yosys was ended by {ended.signal_name} while it read {self.top}")
+        if ended.status:
+            raise ForeignError(_reason(ended.log, self.top))
+
+    def _json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8", errors="replace"))
+
+
+def _reason(log: str, top: str) -> str:
+    """One line that says why Yosys stopped: the first error of the source, else its own."""
+    lines = [line.strip() for line in log.splitlines()]
+    errors = [line for line in lines if re.search(r"(^|: )(ERROR|FATAL ERROR): ", line)]
+    errors = [line for line in errors if "Design elaboration failed" not in line]
+    if not errors:
+        return f"Yosys could not read {top}: {' | '.join(filter(None, lines[-3:])) or 'no reason'}"
+    first = errors[0].replace("FATAL ERROR: ", "").replace("ERROR: ", "")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"source must be correct, not as here: {first}{more}"
+
+
+class _Inspection:
+    """What stands in the flat module."""
+
+    def __init__(self, module: Module, findings: Sequence[str]) -> None:
+        self.module = module
+        self.findings = findings
+        self.cells: Mapping[str, Mapping[str, Any]] = module["cells"]
+        self.names: dict[int, str] = {}
+        self.sources: dict[int, str] = {}
+        for name, entry in sorted(
+            module["netnames"].items(), key=lambda pair: (pair[1]["hide_name"], len(pair[0]))
+        ):
+            for index, bit in enumerate(entry["bits"]):
+                full = name if len(entry["bits"]) == 1 else f"{name}[{index}]"
+                self.names.setdefault(bit, full)
+                self.sources.setdefault(bit, _place(entry))
+        # The cell that drives each bit, for the few cells that pass one on; else its type.
+        self.drivers: dict[int, Mapping[str, Any]] = {}
+        for cell in self.cells.values():
+            for pin, bits in cell["connections"].items():
+                if cell["port_directions"].get(pin) == "output":
+                    self.drivers.update((bit, cell) for bit in bits if isinstance(bit, int))
+
+    def ports(self) -> Iterator[ForeignPort]:
+        """Ports of the module."""
+        for name, port in self.module["ports"].items():
+            yield ForeignPort(name=name, direction=port["direction"], width=len(port["bits"]))
+
+    def require_measurable(self, max_memory_bits: int) -> None:
+        """Refuse what the gauge has no measure for."""
+        for port in self.ports():
+            if port.direction not in ("input", "output"):
+                raise ForeignError(f"port {port.name} must be an input or an output, not an inout")
+        for name, cell in self.cells.items():
+            if not cell["type"].startswith("$"):
+                raise ForeignError(
+                    f"design must hold no black box, not {name} of type {cell['type']}"
+                    f"{_place(cell)}"
+                )
+            if cell["type"] in THREE_STATES:
+                raise ForeignError(
+                    "design must have no driver of three states, not that of "
+                    f"{self._output(cell)}{_place(cell)}"
+                )
+            if cell["type"].startswith(LATCHES) or _is_latch_write(cell):
+                raise ForeignError(
+                    f"design must have no latch, not {self._output(cell)}{_place(cell)}"
+                )
+        for finding in self.findings:
+            if "is used but has no driver" in finding:
+                continue  # such bits are a note
+            first, *rest = (line.strip() for line in finding.splitlines())
+            if "logic loop" not in first:
+                text = first.replace("\\", "").rstrip(":")
+                raise ForeignError(f"design must have one driver for each net, not {text}")
+            places = [re.fullmatch(r"(wire|cell) \\?(\S+).* source: (\S+)", line) for line in rest]
+            # Cells have no names of the user, only places.
+            found = [
+                f"{place[2]} ({_line(place[3])})"
+                for place in places
+                if place and place[1] == "wire"
+            ]
+            found = found or [_line(place[3]) for place in places if place]
+            found = list(dict.fromkeys(found))
+            raise ForeignError(
+                "design must have no combinational loop, or latch in always_comb, not one through "
+                f"{', '.join(found[:4]) or 'nets without names'}"
+            )
+        bits = self.memory_bits()
+        if bits > max_memory_bits:
+            raise ForeignError(
+                f"memories must hold at most {max_memory_bits} bits to become flip-flops and "
+                f"gates, not {bits} ({', '.join(list(self.module.get('memories', {}))[:4])})"
+            )
+
+    def memory_bits(self, *, written: bool = False) -> int:
+        """Bits of all memories, or of those that are written."""
+        used = {
+            cell["parameters"]["MEMID"].lstrip("\\")
+            for cell in self.cells.values()
+            if cell["type"].startswith("$memwr")
+        }
+        return sum(
+            memory["width"] * memory["size"]
+            for name, memory in self.module.get("memories", {}).items()
+            if not written or name in used
+        )
+
+    def clock(self) -> tuple[str | None, bool]:
+        """Port that clocks all flip-flops, and whether its falling edge does."""
+        roots: dict[tuple[int | str, bool], str] = {}
+        for cell in self.cells.values():
+            parameters, pins = cell["parameters"], cell["connections"]
+            is_memory = cell["type"].startswith("$mem")
+            if "CLK" not in pins or (is_memory and not _number(parameters["CLK_ENABLE"])):
+                continue
+            root, inverted = self._root(pins["CLK"][0])
+            is_rising = bool(_number(parameters["CLK_POLARITY"])) != inverted
+            roots.setdefault((root, is_rising), _place(cell))
+        names = sorted({self._name(root) for root, _ in roots})
+        if len(names) > 1:
+            shown = ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
+            raise ForeignError(f"design must have one clock, not {len(names)}: {shown}")
+        if len(roots) > 1:
+            raise ForeignError(f"flip-flops must use one edge of {names[0]}, not both")
+        for (root, is_rising), place in roots.items():
+            port = self._port(root)
+            if port is None:
+                kind = "logic drives" if isinstance(root, int) else "is constant"
+                raise ForeignError(
+                    f"clock must be an input port of one bit, not {self._name(root)}, which "
+                    f"{kind}{place}"
+                )
+            return port, not is_rising
+        return None, False
+
+    def resets(self, clock: str | None) -> dict[str, int]:
+        """Input ports that reset flip-flops, with their active levels."""
+        levels: dict[str, set[int]] = {}
+        for cell in self.cells.values():
+            for pins, named in ((ASYNCHRONOUS, False), (SYNCHRONOUS, True)):
+                for pin, parameter in pins:
+                    for bit in cell["connections"].get(pin, ()):
+                        if not cell["type"].startswith("$mem"):
+                            root, inverted = self._root(bit)
+                            port = self._port(root)
+                            level = int(bool(_number(cell["parameters"][parameter])) != inverted)
+                            if port is not None and (not named or RESET_NAME.search(port)):
+                                levels.setdefault(port, set()).add(level)
+        # What is a reset at both levels is none.
+        return {
+            port: level
+            for port, (level, *others) in sorted(levels.items())
+            if not others and port != clock
+        }
+
+    def notes(self) -> Iterator[str]:
+        """Say what becomes of values that the source leaves open or that chips do not have."""
+        undriven = [
+            finding.split()[1].partition(".")[2].lstrip("\\")
+            for finding in self.findings
+            if "is used but has no driver" in finding
+        ]
+        if undriven:
+            names = ", ".join(undriven[:3]) + (" and more" if len(undriven) > 3 else "")
+            yield f"{len(undriven)} undriven nets are taken as 0: {names}"
+        started = [
+            name for name, net in self.module["netnames"].items() if "init" in net["attributes"]
+        ]
+        if started:
+            names = ", ".join(started[:3]) + (" and more" if len(started) > 3 else "")
+            yield f"initial values of registers are not taken: {names}"
+        if bits := self.memory_bits(written=True):
+            yield f"memories of {bits} bits are flip-flops here, not macros"
+
+    def _root(self, bit: int | str) -> tuple[int | str, bool]:
+        """Where a bit comes from through buffers and inverters, and whether it is inverted."""
+        is_inverted = False
+        while isinstance(bit, int) and bit in self.drivers:
+            cell = self.drivers[bit]
+            passes = PASSING | INVERTING
+            source = cell["connections"].get("A", [])
+            if cell["type"] not in passes:
+                break
+            if cell["type"] == "$logic_not" and len(source) != 1:
+                break
+            index = cell["connections"]["Y"].index(bit)
+            if index >= len(source):
+                break
+            is_inverted ^= passes[cell["type"]]
+            bit = source[index]
+        return bit, is_inverted
+
+    def _port(self, bit: int | str) -> str | None:
+        """Input port of this one bit."""
+        for name, port in self.module["ports"].items():
+            if port["direction"] == "input" and port["bits"] == [bit]:
+                return str(name)
+        return None
+
+    def _name(self, bit: int | str) -> str:
+        return self.names[bit] if isinstance(bit, int) else f"1'b{bit}"
+
+    def _output(self, cell: Mapping[str, Any]) -> str:
+        """Name of what a cell drives; of a memory's port, the memory."""
+        if "MEMID" in cell["parameters"]:
+            return str(cell["parameters"]["MEMID"]).lstrip("\\")
+        pin = "Q" if "Q" in cell["connections"] else "Y"
+        return self._name(cell["connections"][pin][0])
+
+
+def _is_latch_write(cell: Mapping[str, Any]) -> bool:
+    """Whether a memory is written without a clock."""
+    is_write = cell["type"].startswith("$memwr")
+    return is_write and not _number(cell["parameters"]["CLK_ENABLE"])
+
+
+def _number(bits: str) -> int:
+    """Parameter of a cell, which JSON holds as text of bits."""
+    return int(str(bits).strip() or "0", 2)
+
+
+def _place(entry: Mapping[str, Any]) -> str:
+    """`` (file:line)`` of a cell or net, as far as it is known."""
+    source = entry.get("attributes", {}).get("src", "")
+    return f" ({_line(source)})" if source else ""
+
+
+def _line(source: str) -> str:
+    """``file:line`` of the attribute ``file:line.column-line.column|...``."""
+    match = re.match(r"(.*?:\d+)\.", source)
+    return match[1] if match else source
