@@ -9,7 +9,7 @@ import numpy.typing as npt
 from golden.dybit import DybitSpec, magnitudes
 from golden.dybit_mac import result_multiplier
 from golden.mac import MacSpec, Operand
-from golden.spec import check_int
+from golden.spec import check_int, instance_of
 
 __all__ = ["MODES", "DybitFusedMacSpec", "Mode"]
 
@@ -87,8 +87,7 @@ class DybitFusedMacSpec(MacSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("bits", self.bits, 8, 8)
-        if not isinstance(self.modes, tuple):
-            raise TypeError(f"modes must be a tuple, not {self.modes!r}")
+        instance_of("modes", self.modes, tuple)
         known = set(self.modes) <= MODES.keys() and len(set(self.modes)) == len(self.modes)
         if not known or not set(self.required) <= set(self.modes):
             raise ValueError(

@@ -37,6 +37,7 @@ from golden.spec import (
     as_floats,
     check_int,
     checked_tensor,
+    instance_of,
     largest_magnitude,
     parse_bool,
     parse_int,
@@ -115,8 +116,7 @@ class DigitSet:
                 )
             if len(set(digit)) != len(digit):
                 raise ValueError(f"positions of a digit must be different, not {digit}")
-        if not isinstance(self.zero_code, bool):
-            raise TypeError(f"zero_code must be a bool, not {self.zero_code!r}")
+        instance_of("zero_code", self.zero_code, bool)
         if self.zero_code and len(self.positions) > 1:
             raise ValueError(f"zero_code must be False with {len(self.positions)} digits, not True")
 
@@ -275,8 +275,7 @@ class ElpBsdSpec(ScaledSpec):
     set: DigitSet
 
     def __post_init__(self) -> None:
-        if not isinstance(self.set, DigitSet):
-            raise TypeError(f"set must be a DigitSet, not {self.set!r}")
+        instance_of("set", self.set, DigitSet)
         object.__setattr__(self, "bits", self.set.bits)
         super().__post_init__()
 
@@ -399,8 +398,7 @@ class ElpBsdFormat(Format):
     def __post_init__(self) -> None:
         check_int("bits", self.bits, 1, MAX_DIGITS * (1 + MAX_POSITION_BITS))
         for digits in self.sets:
-            if not isinstance(digits, DigitSet):
-                raise TypeError(f"set must be a DigitSet, not {digits!r}")
+            instance_of("set", digits, DigitSet)
             if digits.bits != self.bits:
                 raise ValueError(f"set must be of {self.bits} bits, not {digits}")
         if not self.sets:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ __all__ = [
     "as_integers",
     "check_int",
     "checked_tensor",
+    "instance_of",
     "largest_magnitude",
     "parse_bool",
     "parse_float",
@@ -41,6 +42,8 @@ Role = Literal["weights", "activations"]
 #: How parameters are chosen: by a search for the least mean squared error, or by the closed form
 #: of the paper.  The two are the same where a paper has no closed form.
 Method = Literal["sweep", "paper"]
+
+T = TypeVar("T")
 
 #: Limits of an accumulator.
 INT64_RANGE = (-(1 << 63), (1 << 63) - 1)
@@ -256,6 +259,14 @@ def checked_tensor(tensor: npt.ArrayLike, role: Role, method: Method) -> npt.NDA
 def largest_magnitude(tensor: npt.NDArray[Any]) -> float:
     """Largest magnitude in a tensor; 0 if it is empty, NaN if it has a NaN."""
     return max(-float(tensor.min(initial=0)), float(tensor.max(initial=0)))
+
+
+def instance_of(name: str, value: object, kind: type[T]) -> T:
+    """Return ``value``; TypeError if it is not an instance of ``kind``."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"{name} must be {article} {kind.__name__}, not {value!r}")
+    return value
 
 
 def check_int(name: str, value: object, low: int, high: int | None) -> None:

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
-from golden.spec import check_int
+from golden.spec import check_int, instance_of
 from hdl.abfp_arithmetic import tile_latency
 from hdl.abfp_control import (
     COUNTER_WIDTH,
@@ -20,7 +20,7 @@ from hdl.abfp_control import (
 )
 from hdl.abfp_output import TileOutput, row_distance
 from hdl.abfp_tile import AbsMax, DotTile, NoiseSource, RowStore
-from hdl.abfp_units import GAIN_WIDTH, AbfpQuantiser, check_flag, check_tile, label
+from hdl.abfp_units import GAIN_WIDTH, AbfpQuantiser, check_flag, label
 from hdl.hierarchy import place
 
 __all__ = ["AbfpDatapath", "AbfpTile"]
@@ -38,7 +38,7 @@ class AbfpDatapath:
     """
 
     def __init__(self, spec: AbfpTileSpec, length: int):
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         check_int("length", length, 1, None)
         self.length = length
 
@@ -154,7 +154,7 @@ class AbfpTile(wiring.Component):
         max_tiles: int,
         pipelined: bool = False,
     ):
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         check_int("rows", rows, 1, None)
         check_int("lanes", lanes, 1, spec.tile)
         check_int("max_tiles", max_tiles, 1, None)

@@ -39,8 +39,7 @@ class Flow(Stages):
 
     def __init__(self, m: Module, unit: Any, places: Mapping[int, Sequence[str]]):
         cuts = places[unit.latency]
-        by_latency: Any = {unit.latency: cuts}
-        super().__init__(m, unit, by_latency)
+        super().__init__(m, cuts, None)
         # Of each place: when its registers load.
         self._moves: dict[str, Value] = {}
         valid: Value = unit.valid if cuts else Const(1)

@@ -7,8 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
+from golden.spec import instance_of
 from hdl.abfp_tile import AbsMax
-from hdl.abfp_units import AbfpReciprocal, check_tile, reciprocal_width
+from hdl.abfp_units import AbfpReciprocal, reciprocal_width
 from hdl.hierarchy import place
 
 __all__ = ["LoadSelect", "RowTurns", "TileStatus", "VectorBuffer", "WordSchedule"]
@@ -79,7 +80,7 @@ class VectorBuffer(wiring.Component):
     def __init__(
         self, spec: AbfpTileSpec, lanes: int, places: int, pipelined: bool = False
     ) -> None:
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         self.lanes = lanes
         self.places = places
         self.pipelined = pipelined
@@ -227,7 +228,7 @@ class WordSchedule(wiring.Component):
         quantiser_latency: int,
         dot_latency: int,
     ) -> None:
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         self.quantiser_latency = quantiser_latency
         self.dot_latency = dot_latency
         kind = "_exp" if spec.exp_only else ""
@@ -361,7 +362,7 @@ class RowTurns(wiring.Component):
     step: Signal
 
     def __init__(self, spec: AbfpTileSpec, rows: int, slots: int, tiles: int) -> None:
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         self.rows = rows
         self.slots = slots
         kind = "_exp" if spec.exp_only else ""

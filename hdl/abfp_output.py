@@ -7,10 +7,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
+from golden.spec import instance_of
 from hdl.abfp_arithmetic import delayed, tile_latency
 from hdl.abfp_control import count_bits
 from hdl.abfp_float import Bfloat16Rounder, Float32Adder
-from hdl.abfp_units import GAIN_WIDTH, AbfpConverter, AbfpRescaler, check_tile, label
+from hdl.abfp_units import GAIN_WIDTH, AbfpConverter, AbfpRescaler, label
 from hdl.hierarchy import place
 
 __all__ = ["Accumulators", "ResultRegister", "RowTags", "TileOutput", "row_distance"]
@@ -301,7 +302,7 @@ class TileOutput(wiring.Component):
     o_ready: Signal
 
     def __init__(self, spec: AbfpTileSpec, rows: int, tiles: int, pipelined: bool = False) -> None:
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         self.rows = rows
         self.tiles = tiles
         rescaler = AbfpRescaler.EXP_CUTS if spec.exp_only else AbfpRescaler.CUTS

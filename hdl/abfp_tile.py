@@ -9,9 +9,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
-from golden.spec import check_int
+from golden.spec import check_int, instance_of
 from hdl.abfp_arithmetic import Flow, flow_ports
-from hdl.abfp_units import check_flag, check_tile
+from hdl.abfp_units import check_flag
 
 __all__ = ["AbsMax", "DotTile", "NoiseSource", "RowStore"]
 
@@ -176,7 +176,7 @@ class DotTile(wiring.Component):
     sum: Signal
 
     def __init__(self, spec: AbfpTileSpec, lanes: int, pipelined: bool = False):
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         check_int("lanes", lanes, 1, spec.tile)
         self.lanes = lanes
         self.latency = 3 if check_flag("pipelined", pipelined) else 1

@@ -12,7 +12,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.abfp_tile import AbfpTileSpec
-from golden.spec import check_int
+from golden.spec import check_int, instance_of
 from hdl.abfp_arithmetic import (
     Flow,
     checked_cuts,
@@ -30,7 +30,6 @@ __all__ = [
     "AbfpReciprocal",
     "AbfpRescaler",
     "check_flag",
-    "check_tile",
     "label",
     "reciprocal_width",
     "reciprocals",
@@ -46,13 +45,6 @@ FRACTION = 17
 #: Bits at the end of significand times reciprocal that its error, of less than 255, may have
 #: changed; a quotient above a tie is above it by more than these can say.
 UNCERTAIN = 8
-
-
-def check_tile(spec: object) -> AbfpTileSpec:
-    """Return ``spec``; TypeError if it is no AbfpTileSpec."""
-    if not isinstance(spec, AbfpTileSpec):
-        raise TypeError(f"spec must be an AbfpTileSpec, not {spec!r}")
-    return spec
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -294,7 +286,7 @@ class AbfpConverter(wiring.Component):
     saturated: Signal
 
     def __init__(self, spec: AbfpTileSpec, latency: int = 0):
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         checked_cuts(self.CUTS, latency)
         self.latency = latency
         self.module_name = f"abfp_converter_{label(spec)}_d{latency}"
@@ -439,7 +431,7 @@ class AbfpRescaler(wiring.Component):
     partial: Signal
 
     def __init__(self, spec: AbfpTileSpec, latency: int = 0):
-        self.spec = check_tile(spec)
+        self.spec = instance_of("spec", spec, AbfpTileSpec)
         self._cuts = self.EXP_CUTS if spec.exp_only else self.CUTS
         checked_cuts(self._cuts, latency)
         self.latency = latency

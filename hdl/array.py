@@ -26,6 +26,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.mac import ROLES, ArraySpec, Operand
+from golden.spec import instance_of
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used, place
 from hdl.mac import biased, place_decoder, place_encoder, place_product, rectified
@@ -616,8 +617,7 @@ class SystolicArray(wiring.Component):
     relu: Signal
 
     def __init__(self, datapath: Datapath, spec: ArraySpec):
-        if not isinstance(spec, ArraySpec):
-            raise TypeError(f"spec must be an ArraySpec, not {spec!r}")
+        instance_of("spec", spec, ArraySpec)
         if datapath.spec != spec.mac:
             raise ValueError(f"datapath must be for {spec.mac}, not {datapath.spec}")
         self.datapath = datapath

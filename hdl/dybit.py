@@ -14,8 +14,8 @@ from amaranth.lib.wiring import In, Out
 from golden.dybit import magnitudes
 from golden.dybit_mac import DybitMacSpec
 from golden.mac import Operand
-from golden.spec import check_int
-from hdl.pipeline import Stages, latency_label, move_port
+from golden.spec import instance_of
+from hdl.pipeline import StagedUnit, Stages
 from hdl.requantiser import MULT_WIDTH, REGISTERED_DISTANCE, SHIFT_WIDTH
 
 __all__ = [
@@ -32,8 +32,7 @@ __all__ = [
 #: large: 0.14 against 0.20 ns and 19 against 17 um2 at 4 bits (bench/bench_dybit.py).
 TABLE_WIDTH = 4
 
-#: Places of registers in a product and in an encoder by latency.
-PRODUCT_PLACES = ((), ("product",))
+#: Places of registers in an encoder by latency.
 ENCODER_PLACES = (
     (),
     ("scaled",),
@@ -112,8 +111,7 @@ class DybitDecoder(wiring.Component):
     operand: Any
 
     def __init__(self, spec: DybitMacSpec, role: Operand):
-        if not isinstance(spec, DybitMacSpec):
-            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        instance_of("spec", spec, DybitMacSpec)
         self.spec = spec
         self.role = role
         width = spec.magnitude_bits(role)
@@ -151,7 +149,7 @@ class DybitDecoder(wiring.Component):
         return m
 
 
-class DybitProduct(wiring.Component):
+class DybitProduct(StagedUnit):
     """Product of two operands as ``term + carry``.
 
     Members
@@ -180,33 +178,28 @@ class DybitProduct(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("product",))
+
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
-    move: Signal
 
     def __init__(self, spec: DybitMacSpec, *, latency: int = 0):
-        if not isinstance(spec, DybitMacSpec):
-            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
+        instance_of("spec", spec, DybitMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"dybit_product_{spec.label}{latency_label(latency)}"
-        super().__init__(
-            {
-                "activation": In(operand_shape(spec, "activation")),
-                "weight": In(operand_shape(spec, "weight")),
-                "term": Out(signed(spec.product_width)),
-                "carry": Out(1),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "activation": In(operand_shape(spec, "activation")),
+            "weight": In(operand_shape(spec, "weight")),
+            "term": Out(signed(spec.product_width)),
+            "carry": Out(1),
+        }
+        super().__init__(f"dybit_product_{spec.label}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        stages = self.stages(m, reset_less=False)
         product = Signal(spec.significand_bits("activation") + spec.significand_bits("weight"))
         shift = Signal(range(spec.max_shift("activation") + spec.max_shift("weight") + 1))
         m.d.comb += [
@@ -304,7 +297,7 @@ def encode_unrounded(
     return stages.cut("number", negative=negative, value=number)
 
 
-class DybitEncoder(wiring.Component):
+class DybitEncoder(StagedUnit):
     """Rounding of a sum to a code: multiply, find the leading one, round half up.
 
     The magnitude is rounded, so that ties go away from zero; the unrounded product decides, as in
@@ -339,37 +332,32 @@ class DybitEncoder(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ENCODER_PLACES
+
     total: Signal
     mult: Signal
     shift: Signal
     has_sign: Signal
-    move: Signal
     code: Signal
 
     def __init__(self, spec: DybitMacSpec, *, latency: int = 0):
-        if not isinstance(spec, DybitMacSpec):
-            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
+        instance_of("spec", spec, DybitMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"dybit_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
-        super().__init__(
-            {
-                "total": In(signed(spec.sum_width)),
-                "mult": In(MULT_WIDTH),
-                "shift": In(SHIFT_WIDTH),
-                "has_sign": In(1),
-                "code": Out(spec.bits),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "total": In(signed(spec.sum_width)),
+            "mult": In(MULT_WIDTH),
+            "shift": In(SHIFT_WIDTH),
+            "has_sign": In(1),
+            "code": Out(spec.bits),
+        }
+        super().__init__(f"dybit_encoder_b{spec.bits}_s{spec.sum_width}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
         bits = spec.bits
 
-        stages = Stages(m, self, ENCODER_PLACES)
+        stages = self.stages(m)
         negative, number = encode_unrounded(m, stages, self.total, self.mult, self.shift, bits)
         guard, unrounded = number[0], number[1:]
 
@@ -392,8 +380,7 @@ class DybitDatapath:
     """Units of dybit for the array; see :class:`hdl.datapath.Datapath`."""
 
     def __init__(self, spec: DybitMacSpec):
-        if not isinstance(spec, DybitMacSpec):
-            raise TypeError(f"spec must be a DybitMacSpec, not {spec!r}")
+        instance_of("spec", spec, DybitMacSpec)
         self.spec = spec
         self.encoder_config: dict[str, ShapeLike] = {
             "mult": MULT_WIDTH,

@@ -16,9 +16,9 @@ from amaranth.lib.wiring import In, Out
 from golden.dybit import magnitudes
 from golden.dybit_fused import MODES, DybitFusedMacSpec
 from golden.mac import Operand
-from golden.spec import check_int
+from golden.spec import instance_of
 from hdl.dybit import ENCODER_PLACES, decode_magnitude, encode_unrounded
-from hdl.pipeline import Stages, latency_label, move_port
+from hdl.pipeline import StagedUnit, Stages
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH
 
 __all__ = [
@@ -39,9 +39,6 @@ PAIRS = MODES["2x2"].products
 GROUP = 4
 
 MODE_WIDTH = (len(MODES) - 1).bit_length()
-
-#: Places of registers in a product by latency: each about half-way on its path.
-PRODUCT_PLACES = ((), ("multiplied", "shifted", "grouped"))
 
 
 def _magnitude_bits(role: Operand, bits: int) -> int:
@@ -114,7 +111,7 @@ class DybitFusedDecoder(wiring.Component):
     operand: Any
 
     def __init__(self, spec: DybitFusedMacSpec, role: Operand):
-        _check(spec)
+        instance_of("spec", spec, DybitFusedMacSpec)
         self.spec = spec
         self.role = role
         self.module_name = f"dybit_fused_{role}_decoder_{spec.label}"
@@ -192,7 +189,7 @@ class DybitFusedDecoder(wiring.Component):
         return Cat(*codes)
 
 
-class DybitFusedProduct(wiring.Component):
+class DybitFusedProduct(StagedUnit):
     """Product of wide operands, or sum of the products of several pairs of narrow ones.
 
     Members
@@ -222,32 +219,29 @@ class DybitFusedProduct(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    # Each about half-way on its path.
+    places = ((), ("multiplied", "shifted", "grouped"))
+
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
-    move: Signal
 
     def __init__(self, spec: DybitFusedMacSpec, *, latency: int = 0):
-        _check(spec)
-        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
+        instance_of("spec", spec, DybitFusedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"dybit_fused_product_{spec.label}{latency_label(latency)}"
-        super().__init__(
-            {
-                "activation": In(fused_operand_shape(spec, "activation")),
-                "weight": In(fused_operand_shape(spec, "weight")),
-                "term": Out(signed(spec.product_width)),
-                "carry": Out(1),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "activation": In(fused_operand_shape(spec, "activation")),
+            "weight": In(fused_operand_shape(spec, "weight")),
+            "term": Out(signed(spec.product_width)),
+            "carry": Out(1),
+        }
+        super().__init__(f"dybit_fused_product_{spec.label}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        stages = self.stages(m, reset_less=False)
         # Zeros instead of the activations keep those multipliers still that have nothing to do.
         activation, weight = self.activation.bits, self.weight.bits
         has_pairs = "2x2" in spec.modes
@@ -375,7 +369,7 @@ def _product(
     return term, negative
 
 
-class DybitFusedEncoder(wiring.Component):
+class DybitFusedEncoder(StagedUnit):
     """Rounding of a sum to a code of any width, in the upper bits of its place.
 
     Members
@@ -409,36 +403,32 @@ class DybitFusedEncoder(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ENCODER_PLACES
+
     total: Signal
     mult: Signal
     shift: Signal
     drop: Signal
     has_sign: Signal
-    move: Signal
     code: Signal
 
     def __init__(self, spec: DybitFusedMacSpec, *, latency: int = 0):
-        _check(spec)
-        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
+        instance_of("spec", spec, DybitFusedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"dybit_fused_encoder_s{spec.sum_width}{latency_label(latency)}"
-        super().__init__(
-            {
-                "total": In(signed(spec.sum_width)),
-                "mult": In(MULT_WIDTH),
-                "shift": In(SHIFT_WIDTH),
-                "drop": In(3),
-                "has_sign": In(1),
-                "code": Out(spec.bits),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "total": In(signed(spec.sum_width)),
+            "mult": In(MULT_WIDTH),
+            "shift": In(SHIFT_WIDTH),
+            "drop": In(3),
+            "has_sign": In(1),
+            "code": Out(spec.bits),
+        }
+        super().__init__(f"dybit_fused_encoder_s{spec.sum_width}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         bits = self.spec.bits
-        stages = Stages(m, self, ENCODER_PLACES)
+        stages = self.stages(m)
         negative, number = encode_unrounded(m, stages, self.total, self.mult, self.shift, bits)
 
         # The highest bit that is dropped is the guard.  Codes are monotone, so that a carry walks
@@ -464,7 +454,7 @@ class DybitFusedDatapath:
     product_latency = 1
 
     def __init__(self, spec: DybitFusedMacSpec):
-        _check(spec)
+        instance_of("spec", spec, DybitFusedMacSpec)
         self.spec = spec
         self.encoder_config: dict[str, ShapeLike] = {
             "mult": MULT_WIDTH,
@@ -496,8 +486,3 @@ class DybitFusedDatapath:
     def encoder(self, *, latency: int = 0) -> DybitFusedEncoder:
         """Make the rounding encoder."""
         return DybitFusedEncoder(self.spec, latency=latency)
-
-
-def _check(spec: object) -> None:
-    if not isinstance(spec, DybitFusedMacSpec):
-        raise TypeError(f"spec must be a DybitFusedMacSpec, not {spec!r}")

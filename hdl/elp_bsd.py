@@ -17,9 +17,9 @@ from amaranth.lib.wiring import In, Out
 from golden.elp_bsd import DigitSet
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.mac import Operand
-from golden.spec import check_int
+from golden.spec import instance_of
 from hdl.hierarchy import place
-from hdl.pipeline import Stages, latency_label, move_port
+from hdl.pipeline import StagedUnit
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH, Requantiser
 
 __all__ = [
@@ -31,9 +31,6 @@ __all__ = [
     "needs_decoder",
     "weight_shape",
 ]
-
-#: Places of registers in a product by latency.
-PRODUCT_PLACES = ((), ("digits",))
 
 
 def digit_positions(spec: ElpBsdMacSpec) -> list[list[int]]:
@@ -99,7 +96,7 @@ class ElpBsdActivationDecoder(wiring.Component):
     operand: Signal
 
     def __init__(self, spec: ElpBsdMacSpec):
-        _check_spec(spec)
+        instance_of("spec", spec, ElpBsdMacSpec)
         self.spec = spec
         self.module_name = f"elp_bsd_activation_decoder_b{spec.bits}"
         super().__init__(
@@ -144,7 +141,7 @@ class ElpBsdWeightDecoder(wiring.Component):
     operand: Any
 
     def __init__(self, spec: ElpBsdMacSpec):
-        _check_spec(spec)
+        instance_of("spec", spec, ElpBsdMacSpec)
         self.spec = spec
         self.module_name = f"elp_bsd_weight_decoder_{spec.label}"
         members: dict[str, Any] = {
@@ -189,7 +186,7 @@ class ElpBsdWeightDecoder(wiring.Component):
             ]
 
 
-class ElpBsdProduct(wiring.Component):
+class ElpBsdProduct(StagedUnit):
     """Product of an activation and signed digits as ``term + carry``.
 
     Members
@@ -221,18 +218,16 @@ class ElpBsdProduct(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("digits",))
+
     activation: Signal
     weight: Any
     term: Signal
     carry: Signal
-    move: Signal
 
     def __init__(self, spec: ElpBsdMacSpec, *, latency: int = 0):
-        _check_spec(spec)
-        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
+        instance_of("spec", spec, ElpBsdMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"elp_bsd_product_{spec.label}{latency_label(latency)}"
         members: dict[str, Any] = {
             "activation": In(signed(spec.bits + 1)),
             "weight": In(weight_shape(spec)),
@@ -240,12 +235,12 @@ class ElpBsdProduct(wiring.Component):
         }
         if any(min(positions) == 0 for positions in digit_positions(spec)):
             members["carry"] = Out(1)
-        super().__init__(members | move_port(latency))
+        super().__init__(f"elp_bsd_product_{spec.label}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        stages = self.stages(m, reset_less=False)
         addends: list[Value] = []
         carry_taken = False
         # A zero is not negated: it would turn all bits of the sum's other operand for nothing.
@@ -284,7 +279,7 @@ class ElpBsdProduct(wiring.Component):
         return m
 
 
-class ElpBsdShifter(wiring.Component):
+class ElpBsdShifter(StagedUnit):
     """Computes ``clamp(RNE(total / 2**shift))``: a requantiser for scales of powers of two.
 
     Members
@@ -315,27 +310,23 @@ class ElpBsdShifter(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("scaled",))
+
     total: Signal
     shift: Signal
     has_sign: Signal
-    move: Signal
     code: Signal
 
     def __init__(self, spec: ElpBsdMacSpec, *, latency: int = 0):
-        _check_spec(spec)
-        check_int("latency", latency, 0, 1)
+        instance_of("spec", spec, ElpBsdMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"elp_bsd_shifter_s{spec.sum_width}_b{spec.bits}{latency_label(latency)}"
-        super().__init__(
-            {
-                "total": In(signed(spec.sum_width)),
-                "shift": In(SHIFT_WIDTH),
-                "has_sign": In(1),
-                "code": Out(spec.bits),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "total": In(signed(spec.sum_width)),
+            "shift": In(SHIFT_WIDTH),
+            "has_sign": In(1),
+            "code": Out(spec.bits),
+        }
+        super().__init__(f"elp_bsd_shifter_s{spec.sum_width}_b{spec.bits}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
@@ -374,7 +365,7 @@ class ElpBsdDatapath:
     """Units of signed digits for the array; see :class:`hdl.datapath.Datapath`."""
 
     def __init__(self, spec: ElpBsdMacSpec):
-        _check_spec(spec)
+        instance_of("spec", spec, ElpBsdMacSpec)
         self.spec = spec
         self.encoder_config: dict[str, ShapeLike] = {"shift": SHIFT_WIDTH, "has_sign": 1}
         if spec.multiplier:
@@ -416,8 +407,3 @@ class ElpBsdDatapath:
         if self.spec.multiplier:
             return Requantiser(self.spec.sum_width, self.spec.bits, latency=latency)
         return ElpBsdShifter(self.spec, latency=latency)
-
-
-def _check_spec(spec: object) -> None:
-    if not isinstance(spec, ElpBsdMacSpec):
-        raise TypeError(f"spec must be an ElpBsdMacSpec, not {spec!r}")

@@ -5,25 +5,20 @@ extension, which the multiplier does.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, signed
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import Operand
-from golden.spec import check_int
-from hdl.pipeline import Stages, latency_label, move_port
+from golden.spec import instance_of
+from hdl.pipeline import StagedUnit
 
 __all__ = ["FixedDatapath", "FixedEncoder", "FixedProduct"]
-
-#: Places of registers in a product and in an encoder by latency.
-PRODUCT_PLACES = ((), ("parts",))
-ENCODER_PLACES = ((), ("shifted",))
 
 #: Bits of a weight that are multiplied at a time if a product has registers.
 PART_WIDTH = 6
 
 
-class FixedProduct(wiring.Component):
+class FixedProduct(StagedUnit):
     """Product of two codes.
 
     Parameters
@@ -50,37 +45,32 @@ class FixedProduct(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("parts",))
+
     activation: Signal
     weight: Signal
     term: Signal
-    move: Signal
 
     def __init__(self, spec: FixedMacSpec, *, latency: int = 0):
-        if not isinstance(spec, FixedMacSpec):
-            raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
+        instance_of("spec", spec, FixedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"fixed_product_{spec.label}{latency_label(latency)}"
-        super().__init__(
-            {
-                "activation": In(signed(spec.bits)),
-                "weight": In(signed(spec.weight_bits)),
-                "term": Out(signed(spec.product_width)),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "activation": In(signed(spec.bits)),
+            "weight": In(signed(spec.weight_bits)),
+            "term": Out(signed(spec.product_width)),
+        }
+        super().__init__(f"fixed_product_{spec.label}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
-        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        stages = self.stages(m, reset_less=False)
         m.d.comb += self.term.eq(
             stages.multiply("parts", self.activation, self.weight, width=PART_WIDTH)
         )
         return m
 
 
-class FixedEncoder(wiring.Component):
+class FixedEncoder(StagedUnit):
     """Rounding of a sum to a code: shift right, ties to even, saturate.
 
     Parameters
@@ -109,26 +99,21 @@ class FixedEncoder(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("shifted",))
+
     total: Signal
     shift: Signal
-    move: Signal
     code: Signal
 
     def __init__(self, spec: FixedMacSpec, *, latency: int = 0):
-        if not isinstance(spec, FixedMacSpec):
-            raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
+        instance_of("spec", spec, FixedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"fixed_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
-        super().__init__(
-            {
-                "total": In(signed(spec.sum_width)),
-                "shift": In(spec.shift_width),
-                "code": Out(signed(spec.bits)),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "total": In(signed(spec.sum_width)),
+            "shift": In(spec.shift_width),
+            "code": Out(signed(spec.bits)),
+        }
+        super().__init__(f"fixed_encoder_b{spec.bits}_s{spec.sum_width}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
@@ -145,7 +130,7 @@ class FixedEncoder(wiring.Component):
             sticky.eq(shifted[: max_shift - 1].any()),
         ]
 
-        whole, guard, sticky = Stages(m, self, ENCODER_PLACES).cut(
+        whole, guard, sticky = self.stages(m).cut(
             "shifted", integer=shifted[max_shift:].as_signed(), guard=guard, sticky=sticky
         )
 
@@ -168,8 +153,7 @@ class FixedDatapath:
     """Units of fixed point for the array; see :class:`hdl.datapath.Datapath`."""
 
     def __init__(self, spec: FixedMacSpec):
-        if not isinstance(spec, FixedMacSpec):
-            raise TypeError(f"spec must be a FixedMacSpec, not {spec!r}")
+        instance_of("spec", spec, FixedMacSpec)
         self.spec = spec
         self.encoder_config: dict[str, ShapeLike] = {"shift": spec.shift_width}
 

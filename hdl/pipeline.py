@@ -4,25 +4,61 @@ The code of such a unit is the same whatever its latency: at each place where th
 it says what is on its way there, and goes on with what :meth:`Stages.cut` gives back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
 
 from amaranth.hdl import Module, Signal, Value
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-__all__ = ["Stages", "latency_label", "move_port"]
+from golden.spec import check_int
+
+__all__ = ["StagedUnit", "Stages"]
 
 
-def latency_label(latency: int) -> str:
-    """Name the latency of a unit in that of its module."""
-    return f"_l{latency}" if latency else ""
+class StagedUnit(wiring.Component):
+    """A combinational unit that may have registers inside.
 
+    Members
+    -------
+    move : In(1)
+        When all registers load; absent without any.
 
-def move_port(latency: int) -> dict[str, Any]:
-    """Make the port of a unit with registers, by name: ``move``, In(1), when all of them load."""
-    return {"move": In(1)} if latency else {}
+    Parameters
+    ----------
+    name : str
+        Of the module, without its latency.
+    members : dict of str to Member
+        Ports but ``move``.
+    latency : int
+        Registers on the way, an index of ``places``.
+
+    Attributes
+    ----------
+    places : sequence of sequence of str
+        Names of the places that have registers, by latency.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``latency`` is no integer or out of range.
+    """
+
+    places: Sequence[Sequence[str]]
+    move: Signal
+
+    def __init__(self, name: str, members: Mapping[str, Any], latency: int):
+        check_int("latency", latency, 0, len(self.places) - 1)
+        self.latency = latency
+        self.module_name = f"{name}_l{latency}" if latency else name
+        super().__init__({**members, "move": In(1)} if latency else members)
+
+    def stages(self, m: Module, *, reset_less: bool = True) -> "Stages":
+        """Make the registers of the unit in module ``m``; see :class:`Stages`."""
+        move = self.move if self.latency else None
+        return Stages(m, self.places[self.latency], move, reset_less=reset_less)
 
 
 class Stages:
@@ -32,20 +68,20 @@ class Stages:
     ----------
     m : Module
         Gets the registers.
-    unit : Component
-        With a ``latency``, and a port ``move`` if that is not 0.
-    places : sequence of sequence of str
-        Names of the places that have registers, by latency.
+    places : sequence of str
+        Names of the places that have registers.
+    move : Value, optional
+        When they load; needed if there are any.
     reset_less : bool
         Whether reset leaves them as they are, so that what comes out right after it is undefined.
     """
 
     def __init__(
-        self, m: Module, unit: Any, places: Sequence[Sequence[str]], *, reset_less: bool = True
+        self, m: Module, places: Sequence[str], move: Value | None, *, reset_less: bool = True
     ):
         self.m = m
-        self.places = places[unit.latency]
-        self.move = unit.move if self.places else None
+        self.places = places
+        self.move = move
         self.reset_less = reset_less
 
     def cut(self, place: str, **values: Any) -> tuple[Any, ...]:

@@ -7,11 +7,10 @@ code, and the ``rescale`` of a fixed-point spec.
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.spec import check_int
-from hdl.pipeline import Stages, latency_label, move_port
+from hdl.pipeline import StagedUnit
 
 __all__ = ["MULT_WIDTH", "SHIFT_WIDTH", "Requantiser"]
 
@@ -22,12 +21,8 @@ SHIFT_WIDTH = 6
 #: Step of the shift after which there are registers: few bits are left.
 REGISTERED_DISTANCE = 16
 
-#: Places of registers by latency: first the multiplication and large steps of the shift are parted
-#: from the rest, then the two from each other, and then the multiplication in itself.
-PLACES = ((), ("scaled",), ("product", "scaled"), ("parts", "product", "scaled"))
 
-
-class Requantiser(wiring.Component):
+class Requantiser(StagedUnit):
     """Computes ``clamp(RNE(total * mult / 2**shift))``, ties to even.
 
     With registers, ``mult`` and ``shift`` must not change while a sum is on its way.
@@ -66,11 +61,14 @@ class Requantiser(wiring.Component):
         If a parameter is out of range.
     """
 
+    # First the multiplication and large steps of the shift are parted from the rest, then the two
+    # from each other, and then the multiplication in itself.
+    places = ((), ("scaled",), ("product", "scaled"), ("parts", "product", "scaled"))
+
     total: Signal
     mult: Signal
     shift: Signal
     has_sign: Signal
-    move: Signal
     code: Signal
 
     def __init__(
@@ -85,13 +83,10 @@ class Requantiser(wiring.Component):
         check_int("bits", bits, 1, 32)
         if signed_code is not None and not isinstance(signed_code, bool):
             raise TypeError(f"signed_code must be a bool or None, not {signed_code!r}")
-        check_int("latency", latency, 0, len(PLACES) - 1)
         self.total_width = total_width
         self.bits = bits
         self.signed_code = signed_code
-        self.latency = latency
         kind = {None: "", True: "_signed", False: "_unsigned"}[signed_code]
-        self.module_name = f"requantiser_s{total_width}_b{bits}{kind}{latency_label(latency)}"
         members: dict[str, Any] = {
             "total": In(signed(total_width)),
             "mult": In(MULT_WIDTH),
@@ -100,12 +95,12 @@ class Requantiser(wiring.Component):
         }
         if signed_code is None:
             members["has_sign"] = In(1)
-        super().__init__(members | move_port(latency))
+        super().__init__(f"requantiser_s{total_width}_b{bits}{kind}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         bits = self.bits
-        stages = Stages(m, self, PLACES)
+        stages = self.stages(m)
         product = Signal(signed(self.total_width + MULT_WIDTH))
         m.d.comb += product.eq(stages.multiply("parts", self.total, self.mult))
         (product,) = stages.cut("product", value=product)

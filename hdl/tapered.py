@@ -15,15 +15,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.mac import Operand
-from golden.spec import check_int
+from golden.spec import instance_of
 from golden.tapered_mac import TaperedMacSpec
-from hdl.pipeline import Stages, latency_label, move_port
+from hdl.pipeline import StagedUnit
 
 __all__ = ["TaperedDatapath", "TaperedDecoder", "TaperedEncoder", "TaperedProduct", "operand_shape"]
-
-#: Places of registers in a product and in an encoder by latency.
-PRODUCT_PLACES = ((), ("product",))
-ENCODER_PLACES = ((), ("aligned",), ("aligned", "shifted"))
 
 #: Bits of an operand that are multiplied at a time if a product of integers has registers.
 PART_WIDTH = 6
@@ -82,8 +78,7 @@ class TaperedDecoder(wiring.Component):
     operand: Any
 
     def __init__(self, spec: TaperedMacSpec):
-        if not isinstance(spec, TaperedMacSpec):
-            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        instance_of("spec", spec, TaperedMacSpec)
         self.spec = spec
         self.module_name = f"tapered_decoder_{spec.label}"
         super().__init__(
@@ -149,7 +144,7 @@ class TaperedDecoder(wiring.Component):
         return m
 
 
-class TaperedProduct(wiring.Component):
+class TaperedProduct(StagedUnit):
     """Product of two operands as ``term + carry``.
 
     Members
@@ -178,19 +173,16 @@ class TaperedProduct(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("product",))
+
     activation: Any
     weight: Any
     term: Signal
     carry: Signal
-    move: Signal
 
     def __init__(self, spec: TaperedMacSpec, *, latency: int = 0):
-        if not isinstance(spec, TaperedMacSpec):
-            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(PRODUCT_PLACES) - 1)
+        instance_of("spec", spec, TaperedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"tapered_product_{spec.label}{latency_label(latency)}"
         members = {
             "activation": In(operand_shape(spec)),
             "weight": In(operand_shape(spec)),
@@ -198,12 +190,12 @@ class TaperedProduct(wiring.Component):
         }
         if spec.form != "integer":
             members["carry"] = Out(1)
-        super().__init__(members | move_port(latency))
+        super().__init__(f"tapered_product_{spec.label}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        stages = Stages(m, self, PRODUCT_PLACES, reset_less=False)
+        stages = self.stages(m, reset_less=False)
         if spec.form == "integer":
             m.d.comb += self.term.eq(
                 stages.multiply("product", self.activation, self.weight, width=PART_WIDTH)
@@ -248,7 +240,7 @@ class TaperedProduct(wiring.Component):
         return m
 
 
-class TaperedEncoder(wiring.Component):
+class TaperedEncoder(StagedUnit):
     """Rounding of a quire to a code: guard and sticky bits, ties to even code.
 
     Members
@@ -280,28 +272,23 @@ class TaperedEncoder(wiring.Component):
         If ``latency`` is out of range.
     """
 
+    places = ((), ("aligned",), ("aligned", "shifted"))
+
     total: Signal
     run_limit: Signal
     scale_exp: Signal
-    move: Signal
     code: Signal
 
     def __init__(self, spec: TaperedMacSpec, *, latency: int = 0):
-        if not isinstance(spec, TaperedMacSpec):
-            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
-        check_int("latency", latency, 0, len(ENCODER_PLACES) - 1)
+        instance_of("spec", spec, TaperedMacSpec)
         self.spec = spec
-        self.latency = latency
-        self.module_name = f"tapered_encoder_b{spec.bits}_s{spec.sum_width}{latency_label(latency)}"
-        super().__init__(
-            {
-                "total": In(signed(spec.sum_width)),
-                "run_limit": In(spec.run_width),
-                "scale_exp": In(signed(spec.scale_width)),
-                "code": Out(spec.bits),
-            }
-            | move_port(latency)
-        )
+        members = {
+            "total": In(signed(spec.sum_width)),
+            "run_limit": In(spec.run_width),
+            "scale_exp": In(signed(spec.scale_width)),
+            "code": Out(spec.bits),
+        }
+        super().__init__(f"tapered_encoder_b{spec.bits}_s{spec.sum_width}", members, latency)
 
     def elaborate(self, platform):
         m = Module()
@@ -317,7 +304,7 @@ class TaperedEncoder(wiring.Component):
             amount.eq(self.scale_exp + lowest),
             aligned.eq(self.total << amount),
         ]
-        stages = Stages(m, self, ENCODER_PLACES)
+        stages = self.stages(m)
         (aligned,) = stages.cut("aligned", total=aligned)
         negative = Signal()
         integer = Signal(signed(len(aligned) - fraction_width))
@@ -381,8 +368,7 @@ class TaperedDatapath:
     """Units of tapered fixed point for the array; see :class:`hdl.datapath.Datapath`."""
 
     def __init__(self, spec: TaperedMacSpec):
-        if not isinstance(spec, TaperedMacSpec):
-            raise TypeError(f"spec must be a TaperedMacSpec, not {spec!r}")
+        instance_of("spec", spec, TaperedMacSpec)
         self.spec = spec
         self.encoder_config: dict[str, ShapeLike] = {
             "run_limit": spec.run_width,

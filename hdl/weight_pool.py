@@ -11,6 +11,7 @@ from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from golden.spec import instance_of
 from golden.weight_pool import WeightPoolSpec
 from golden.weight_pool_engine import EngineSpec
 from hdl.hierarchy import place
@@ -23,7 +24,6 @@ from hdl.weight_pool_units import (
     PoolResult,
     RowMemory,
     Transposer,
-    check_engine,
 )
 
 __all__ = ["WeightPoolDatapath", "WeightPoolEngine"]
@@ -33,7 +33,7 @@ class WeightPoolDatapath:
     """Sizes of an engine, for those who ask other number systems for their arithmetic."""
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
 
 
 class WeightPoolEngine(wiring.Component):
@@ -115,7 +115,7 @@ class WeightPoolEngine(wiring.Component):
     bias: Any
 
     def __init__(self, spec: EngineSpec, pool: WeightPoolSpec | None = None):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         self.images = None if pool is None else spec.images(pool)
         self.module_name = f"weight_pool_engine_{spec.label}_p{spec.lanes}"
         group = data.StructLayout(

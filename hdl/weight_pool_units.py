@@ -8,6 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from golden.spec import instance_of
 from golden.weight_pool_engine import EngineSpec
 from hdl.hierarchy import place
 from hdl.requantiser import MULT_WIDTH, SHIFT_WIDTH, Requantiser
@@ -20,15 +21,7 @@ __all__ = [
     "PoolResult",
     "RowMemory",
     "Transposer",
-    "check_engine",
 ]
-
-
-def check_engine(spec: object) -> EngineSpec:
-    """Return ``spec``; TypeError if it is no EngineSpec."""
-    if not isinstance(spec, EngineSpec):
-        raise TypeError(f"spec must be an EngineSpec, not {spec!r}")
-    return spec
 
 
 class Transposer(wiring.Component):
@@ -73,7 +66,7 @@ class Transposer(wiring.Component):
     plane_last: Signal
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         self.module_name = f"weight_pool_transposer_g{spec.group}_m{spec.max_act_bits}"
         codes = data.ArrayLayout(unsigned(spec.max_act_bits), spec.group)
         super().__init__(
@@ -158,7 +151,7 @@ class LookUpTable(wiring.Component):
     load_entries: Any
 
     def __init__(self, spec: EngineSpec, role: str, image: Sequence[int] | None = None):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         self.image = image
         name = "weight_pool_table"
         # Tables with contents differ even if their sizes do not.
@@ -227,7 +220,7 @@ class PoolResult(wiring.Component):
     result: Signal
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         banks = f"_banks{spec.banks}" if spec.banks > 1 else ""
         self.module_name = f"weight_pool_result_l{spec.lut_bits}_m{spec.max_act_bits}{banks}"
         super().__init__(
@@ -296,7 +289,7 @@ class RowMemory(wiring.Component):
     write: Any
 
     def __init__(self, spec: EngineSpec, role: str):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         size = f"r{1 << spec.row_bits}_p{spec.lanes}_a{spec.accumulator_bits}"
         self.module_name = f"weight_pool_{role}_{size}"
         words = data.ArrayLayout(signed(spec.accumulator_bits), spec.lanes)
@@ -364,7 +357,7 @@ class Lane(wiring.Component):
     sum: Signal
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         self.module_name = (
             f"weight_pool_lane_s{spec.entries}_r{spec.result_bits}_a{spec.accumulator_bits}"
         )
@@ -447,7 +440,7 @@ class Finisher(wiring.Component):
     o_ready: Signal
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         pipelined = "_pipelined" if spec.pipelined else ""
         self.module_name = (
             f"weight_pool_finisher_p{spec.lanes}_q{spec.requantisers}_a{spec.accumulator_bits}"
@@ -626,7 +619,7 @@ class EngineControl(wiring.Component):
     room: Signal
 
     def __init__(self, spec: EngineSpec):
-        self.spec = check_engine(spec)
+        self.spec = instance_of("spec", spec, EngineSpec)
         self.module_name = f"weight_pool_control_r{spec.row_bits}"
         row = spec.row_bits
         inputs = {"has_sign": In(1), "last_row": In(row)}
