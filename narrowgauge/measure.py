@@ -365,16 +365,16 @@ def _require_pure_clock(netlist: Netlist) -> None:
     clock = netlist.clock
     if clock is None:
         return
-    for index, pin in netlist.sinks[clock]:
-        ff = netlist.instances[index].ff
-        if ff is None or pin != ff.clock:
-            raise ValueError(
-                f"clock of {netlist.top} must drive clock pins only, not "
-                f"{netlist.instances[index].name}/{pin}"
-            )
-    for port in netlist.ports.values():
-        if port.direction == "output" and clock in port.nets:
-            raise ValueError(f"clock of {netlist.top} must drive clock pins only, not {port.name}")
+    ends = [
+        ff is not None and pin == ff.clock
+        for ff, pin in ((netlist.instances[index].ff, pin) for index, pin in netlist.sinks[clock])
+    ]
+    outputs = [port for port in netlist.ports.values() if port.direction == "output"]
+    if not all(ends) or any(clock in port.nets for port in outputs):
+        raise ValueError(
+            f"clock of {netlist.top} must clock flip-flops only, not be an input of gates or an "
+            "output too"
+        )
 
 
 def _edge(design: ForeignDesign) -> str | None:

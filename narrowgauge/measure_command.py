@@ -126,6 +126,12 @@ def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
     help="Parameter of the top module; may be repeated.",
 )
 @click.option("--standard", help="1364-2005 for sources that use newer keywords as names.")
+@click.option(
+    "--reader",
+    default="slang",
+    show_default=True,
+    help="Front end: slang, or yosys, which reads Verilog-2005 as it does our own designs.",
+)
 @click.option("--clock", metavar="PORT", help="The clock, to have it checked; it is found.")
 @click.option(
     "--reset",
@@ -197,6 +203,7 @@ def measure(
     includes: tuple[str, ...],
     parameters: dict[str, str],
     standard: str | None,
+    reader: str,
     clock: str | None,
     resets: dict[str, int | None],
     reset_cycles: int,
@@ -242,6 +249,7 @@ def measure(
             includes=includes,
             parameters=parameters,
             standard=standard,
+            reader=reader,
             timeout_s=time_limit,
         )
         chosen = [_distribution(text) for text in distributions]

@@ -1,9 +1,9 @@
 """Foreign Verilog and SystemVerilog, made plain and checked for what can be measured.
 
-Yosys reads the sources with its SystemVerilog front end (slang), flattens them and writes them as
-plain Verilog-2005, which `synth.yosys.map_netlist` then maps like any design of ours.  In between
-stand the checks: one clock, no latch, no driver of three states, no combinational loop, memories
-small enough to become flip-flops.
+Yosys reads the sources with slang, a front end for SystemVerilog, or with its own one for
+Verilog-2005.  It flattens them and writes them as plain Verilog, which `synth.yosys.map_netlist`
+then maps like any design of ours.  In between stand the checks: one clock, no latch, no driver of
+three states, no combinational loop, memories small enough to become flip-flops.
 
 Names of the user never become part of a script: Yosys gets them as arguments, files as links with
 names of ours.
@@ -25,6 +25,7 @@ from synth.child import run_child
 __all__ = [
     "MAX_MEMORY_BITS",
     "MAX_SOURCE_BYTES",
+    "READERS",
     "STANDARDS",
     "ForeignDesign",
     "ForeignError",
@@ -38,6 +39,9 @@ MAX_MEMORY_BITS = 1 << 16
 MAX_SOURCE_BYTES = 64 << 20
 #: Language standards, as slang names them.
 STANDARDS = ("1364-2005", "1800-2017", "1800-2023")
+
+#: Front ends.
+READERS = ("slang", "yosys")
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 # A control port that registers wait for is a reset only if it is called so.
@@ -78,6 +82,8 @@ ASYNCHRONOUS = (
 SYNCHRONOUS = (("SRST", "SRST_POLARITY"),)
 
 Module = Mapping[str, Any]
+# A command: a text of ours, or words and the folder to run it in.
+_Job = str | tuple[Sequence[str], str]
 
 
 class ForeignError(ValueError):
@@ -145,6 +151,7 @@ def read_foreign(
     includes: Iterable[str | os.PathLike[str]] = (),
     parameters: Mapping[str, str] | None = None,
     standard: str | None = None,
+    reader: str = "slang",
     max_memory_bits: int = MAX_MEMORY_BITS,
     timeout_s: float = 300.0,
 ) -> ForeignDesign:
@@ -163,7 +170,10 @@ def read_foreign(
     parameters : mapping of str to str, optional
         Parameters of the top module and their values, as expressions of Verilog.
     standard : str, optional
-        One of `STANDARDS`; the newest one that is published by default.
+        One of `STANDARDS`, of slang; by default the one that slang takes.
+    reader : str
+        ``"slang"``, for SystemVerilog, or ``"yosys"``, for Verilog-2005 as our own designs are
+        read: a source in which nothing has to be changed is then mapped as it is.
     max_memory_bits : int
         Most bits of all memories.
     timeout_s : float
@@ -184,6 +194,7 @@ def read_foreign(
     """
     paths = [Path(os.path.abspath(file)) for file in files]
     folders = [Path(os.path.abspath(folder)) for folder in includes]
+    has_includes = bool(folders)
     macros, values = dict(defines or {}), dict(parameters or {})
     for label, names in (("top", [top]), ("define", macros), ("parameter", values)):
         for name in names:
@@ -195,6 +206,10 @@ def read_foreign(
                 raise ValueError(f"{label} {name} must be one line of text, not {text!r}")
     if standard is not None and standard not in STANDARDS:
         raise ValueError(f"standard must be one of {', '.join(STANDARDS)}, not {standard!r}")
+    if reader not in READERS:
+        raise ValueError(f"reader must be one of {', '.join(READERS)}, not {reader!r}")
+    if standard is not None and reader != "slang":
+        raise ValueError(f"standard must be left out for reader {reader}, not {standard!r}")
     if max_memory_bits < 0:
         raise ValueError(f"max_memory_bits must not be negative, not {max_memory_bits}")
     if not timeout_s > 0:
@@ -206,17 +221,23 @@ def read_foreign(
     _require_parameters(values, paths)
 
     with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
-        reader = _Reader(Path(private), top, timeout_s)
+        flow = _Flow(Path(private), top, timeout_s)
         words = [*(f"-D{name}={text}" for name, text in macros.items())]
-        for name, text in values.items():
-            words += ["-G", f"{name}={text}"]
-        if standard is not None:
-            words += ["--std", standard]
+        if reader == "yosys":
+            # It looks beside the link, not beside the file.
+            folders += [path.parent for path in paths]
         for index, folder in enumerate(folders):
-            words += ["-I", reader.link(folder, f"include{index}")]
-        words += [reader.link(path, f"source{index}.sv") for index, path in enumerate(paths)]
-        module = reader.read(words)
-        return reader.plain(_Inspection(module, reader.findings()), max_memory_bits)
+            words += ["-I", flow.link(folder, f"include{index}")]
+        names = [flow.link(path, f"source{index}.sv") for index, path in enumerate(paths)]
+        if reader == "slang":
+            flow.read_slang([*words, *names], values, standard)
+        else:
+            flow.read_verilog([*words, *names], values)
+        flow.inspect("raw.json").require_live_clocks()
+        found = flow.inspect("design.json")
+        found.require_measurable(max_memory_bits)
+        is_as_it_is = reader == "yosys" and not (macros or values or has_includes)
+        return flow.plain(found, [path.read_text() for path in paths] if is_as_it_is else None)
 
 
 def _require_files(paths: Sequence[Path]) -> None:
@@ -246,7 +267,7 @@ def _require_parameters(values: Mapping[str, str], paths: Sequence[Path]) -> Non
             raise ValueError(f"parameter must be one of the design, not {name!r}")
 
 
-class _Reader:
+class _Flow:
     """Yosys at work on one design in a private folder."""
 
     def __init__(self, folder: Path, top: str, timeout_s: float) -> None:
@@ -254,33 +275,55 @@ class _Reader:
         self.top = top
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
+        self.names: dict[str, str] = {}
 
     def link(self, target: Path, name: str) -> str:
         """Path of a link to a file or folder, without any special character in its name."""
         path = self.folder / name
         path.symlink_to(target)
+        self.names[str(path)] = os.path.relpath(target)
         return str(path)
 
-    def read(self, words: Sequence[str]) -> Module:
-        """Read the sources; returns the flat module."""
+    def read_slang(
+        self, words: Sequence[str], values: Mapping[str, str], standard: str | None
+    ) -> None:
+        """Read the sources with slang."""
+        options = [*OPTIONS, *(("--std", standard) if standard else ()), "--top", self.top]
+        for name, text in values.items():
+            options += ["-G", f"{name}={text}"]
+        # Files that the source names belong to the folder in which the user works.
+        self._read((["read_slang", *options, *words], os.getcwd()), "hierarchy -check")
+
+    def read_verilog(self, words: Sequence[str], values: Mapping[str, str]) -> None:
+        """Read the sources with Yosys' own front end."""
+        options = ["-check", "-top", self.top]
+        for name, text in values.items():
+            options += ["-chparam", name, text]
+        self._read((["read_verilog", *words], os.getcwd()), (["hierarchy", *options], ""))
+
+    def _read(self, *jobs: "_Job") -> None:
+        """Read the sources and write the flat module, as it is and optimised for inspection."""
         self._run(
-            # Files that the source names belong to the folder in which the user works.
-            (["read_slang", *OPTIONS, "--top", self.top, *words], os.getcwd()),
-            "hierarchy -check",
+            *jobs,
             "proc",
             "flatten",
             "tribuf",
             # Before optimisation, which can hide a loop.
             "tee -q -o check.txt check",
+            "write_rtlil design.il",
+            "opt_clean",
+            "write_json raw.json",
             "opt_expr",
             "opt_clean",
             "opt_dff",
             "opt_clean",
-            "write_rtlil design.il",
             "write_json design.json",
         )
-        modules: Mapping[str, Module] = self._json("design.json")["modules"]
-        return modules[self.top]
+
+    def inspect(self, name: str) -> "_Inspection":
+        """Look at what stands in the flat module of a file."""
+        text = (self.folder / name).read_text(encoding="utf-8", errors="replace")
+        return _Inspection(json.loads(text)["modules"][self.top], self.findings(), self.names)
 
     def findings(self) -> list[str]:
         """Read what Yosys' check found, one text for each."""
@@ -288,13 +331,24 @@ class _Reader:
         text = text.partition("Found and reported")[0]
         return [part.strip() for part in text.split("Warning: ")[1:]]
 
-    def plain(self, found: "_Inspection", max_memory_bits: int) -> ForeignDesign:
-        """Check what was found, and write the design as plain Verilog."""
-        found.require_measurable(max_memory_bits)
+    def plain(self, found: "_Inspection", texts: Sequence[str] | None) -> ForeignDesign:
+        """Make plain Verilog of the design; ``texts`` if nothing in them has to be changed."""
         clock, is_falling = found.clock()
         notes = list(found.notes())
         if is_falling:
             notes.append(f"{clock} clocks with its falling edge; measured as the rising one")
+        return ForeignDesign(
+            top=self.top,
+            verilog=self._plain(is_falling) if notes or texts is None else "\n".join(texts),
+            ports=tuple(found.ports()),
+            clock=clock,
+            falling_edge=is_falling,
+            resets=found.resets(clock),
+            memory_bits=found.memory_bits(written=True),
+            notes=tuple(notes),
+        )
+
+    def _plain(self, is_falling: bool) -> str:
         rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
         self._run(
             "read_rtlil design.il",
@@ -308,19 +362,10 @@ class _Reader:
             "opt_clean",
             "write_verilog -noattr design.v",
         )
-        return ForeignDesign(
-            top=self.top,
-            verilog=(self.folder / "design.v").read_text(encoding="utf-8"),
-            ports=tuple(found.ports()),
-            clock=clock,
-            falling_edge=is_falling,
-            resets=found.resets(clock),
-            memory_bits=found.memory_bits(written=True),
-            notes=tuple(notes),
-        )
+        return (self.folder / "design.v").read_text(encoding="utf-8")
 
-    def _run(self, *jobs: str | tuple[Sequence[str], str]) -> None:
-        """Run commands: texts of ours, or words and the folder to run them in."""
+    def _run(self, *jobs: _Job) -> None:
+        """Run commands in a child process."""
         pairs = [(job.split(), "") if isinstance(job, str) else job for job in jobs]
         listing = [{"words": list(words), "cwd": cwd} for words, cwd in pairs]
         (self.folder / "jobs.json").write_text(json.dumps(listing), encoding="utf-8")
@@ -330,10 +375,14 @@ class _Reader:
         if ended.signal_name is not None:
             raise ForeignError(f"Yosys was ended by {ended.signal_name} while it read {self.top}")
         if ended.status:
-            raise ForeignError(_reason(ended.log, self.top))
+            raise ForeignError(_reason(_renamed(ended.log, self.names), self.top))
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text(encoding="utf-8", errors="replace"))
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Text with the names of files that the user knows, which slang takes anyway."""
+    for ours, theirs in names.items():
+        text = text.replace(ours, theirs)
+    return text
 
 
 def _reason(log: str, top: str) -> str:
@@ -344,6 +393,8 @@ def _reason(log: str, top: str) -> str:
     if not errors:
         return f"Yosys could not read {top}: {' | '.join(filter(None, lines[-3:])) or 'no reason'}"
     first = errors[0].replace("FATAL ERROR: ", "").replace("ERROR: ", "")
+    # What slang advises is an option of its own.
+    first = re.sub(r",? \(?(set|ignore with|allow with) '--.*", "", first)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"source must be correct, not as here: {first}{more}"
 
@@ -351,19 +402,18 @@ def _reason(log: str, top: str) -> str:
 class _Inspection:
     """What stands in the flat module."""
 
-    def __init__(self, module: Module, findings: Sequence[str]) -> None:
+    def __init__(self, module: Module, findings: Sequence[str], names: Mapping[str, str]) -> None:
         self.module = module
-        self.findings = findings
+        self.findings = [_renamed(finding, names) for finding in findings]
+        self.file_names = names
         self.cells: Mapping[str, Mapping[str, Any]] = module["cells"]
         self.names: dict[int, str] = {}
-        self.sources: dict[int, str] = {}
         for name, entry in sorted(
             module["netnames"].items(), key=lambda pair: (pair[1]["hide_name"], len(pair[0]))
         ):
             for index, bit in enumerate(entry["bits"]):
                 full = name if len(entry["bits"]) == 1 else f"{name}[{index}]"
                 self.names.setdefault(bit, full)
-                self.sources.setdefault(bit, _place(entry))
         # The cell that drives each bit, for the few cells that pass one on; else its type.
         self.drivers: dict[int, Mapping[str, Any]] = {}
         for cell in self.cells.values():
@@ -381,20 +431,22 @@ class _Inspection:
         for port in self.ports():
             if port.direction not in ("input", "output"):
                 raise ForeignError(f"port {port.name} must be an input or an output, not an inout")
+        if not any(port.direction == "output" for port in self.ports()):
+            raise ForeignError("design must have an output, not none")
         for name, cell in self.cells.items():
             if not cell["type"].startswith("$"):
                 raise ForeignError(
                     f"design must hold no black box, not {name} of type {cell['type']}"
-                    f"{_place(cell)}"
+                    f"{self._place(cell)}"
                 )
             if cell["type"] in THREE_STATES:
                 raise ForeignError(
                     "design must have no driver of three states, not that of "
-                    f"{self._output(cell)}{_place(cell)}"
+                    f"{self._output(cell)}{self._place(cell)}"
                 )
             if cell["type"].startswith(LATCHES) or _is_latch_write(cell):
                 raise ForeignError(
-                    f"design must have no latch, not {self._output(cell)}{_place(cell)}"
+                    f"design must have no latch, not {self._output(cell)}{self._place(cell)}"
                 )
         for finding in self.findings:
             if "is used but has no driver" in finding:
@@ -406,11 +458,11 @@ class _Inspection:
             places = [re.fullmatch(r"(wire|cell) \\?(\S+).* source: (\S+)", line) for line in rest]
             # Cells have no names of the user, only places.
             found = [
-                f"{place[2]} ({_line(place[3])})"
+                f"{place[2]} ({self._line(place[3])})"
                 for place in places
                 if place and place[1] == "wire"
             ]
-            found = found or [_line(place[3]) for place in places if place]
+            found = found or [self._line(place[3]) for place in places if place]
             found = list(dict.fromkeys(found))
             raise ForeignError(
                 "design must have no combinational loop, or latch in always_comb, not one through "
@@ -436,8 +488,18 @@ class _Inspection:
             if not written or name in used
         )
 
-    def clock(self) -> tuple[str | None, bool]:
-        """Port that clocks all flip-flops, and whether its falling edge does."""
+    def require_live_clocks(self) -> None:
+        """Refuse flip-flops that wait for a clock that never comes: optimisation removes them."""
+        for (root, _), place in self._clocks().items():
+            inputs = (port["bits"] for port in self.module["ports"].values())
+            if root not in self.drivers and not any(root in bits for bits in inputs):
+                raise ForeignError(
+                    f"clock must be an input port of one bit, not {self._name(root)}, which "
+                    f"nothing drives{place}"
+                )
+
+    def _clocks(self) -> dict[tuple[int | str, bool], str]:
+        """Nets that clock flip-flops, whether with the rising edge, and one such place."""
         roots: dict[tuple[int | str, bool], str] = {}
         for cell in self.cells.values():
             parameters, pins = cell["parameters"], cell["connections"]
@@ -446,7 +508,12 @@ class _Inspection:
                 continue
             root, inverted = self._root(pins["CLK"][0])
             is_rising = bool(_number(parameters["CLK_POLARITY"])) != inverted
-            roots.setdefault((root, is_rising), _place(cell))
+            roots.setdefault((root, is_rising), self._place(cell))
+        return roots
+
+    def clock(self) -> tuple[str | None, bool]:
+        """Port that clocks all flip-flops, and whether its falling edge does."""
+        roots = self._clocks()
         names = sorted({self._name(root) for root, _ in roots})
         if len(names) > 1:
             shown = ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
@@ -456,10 +523,8 @@ class _Inspection:
         for (root, is_rising), place in roots.items():
             port = self._port(root)
             if port is None:
-                kind = "logic drives" if isinstance(root, int) else "is constant"
                 raise ForeignError(
-                    f"clock must be an input port of one bit, not {self._name(root)}, which "
-                    f"{kind}{place}"
+                    f"clock must be an input port of one bit, not {self._name(root)}{place}"
                 )
             return port, not is_rising
         return None, False
@@ -502,6 +567,16 @@ class _Inspection:
             yield f"initial values of registers are not taken: {names}"
         if bits := self.memory_bits(written=True):
             yield f"memories of {bits} bits are flip-flops here, not macros"
+
+    def _place(self, entry: Mapping[str, Any]) -> str:
+        """`` (file:line)`` of a cell, as far as it is known."""
+        source = entry.get("attributes", {}).get("src", "")
+        return f" ({self._line(source)})" if source else ""
+
+    def _line(self, source: str) -> str:
+        """``file:line`` of the attribute ``file:line.column-line.column|...``."""
+        match = re.match(r"(.*?:\d+)\.", source)
+        return _renamed(match[1] if match else source, self.file_names)
 
     def _root(self, bit: int | str) -> tuple[int | str, bool]:
         """Where a bit comes from through buffers and inverters, and whether it is inverted."""
@@ -548,15 +623,3 @@ def _is_latch_write(cell: Mapping[str, Any]) -> bool:
 def _number(bits: str) -> int:
     """Parameter of a cell, which JSON holds as text of bits."""
     return int(str(bits).strip() or "0", 2)
-
-
-def _place(entry: Mapping[str, Any]) -> str:
-    """`` (file:line)`` of a cell or net, as far as it is known."""
-    source = entry.get("attributes", {}).get("src", "")
-    return f" ({_line(source)})" if source else ""
-
-
-def _line(source: str) -> str:
-    """``file:line`` of the attribute ``file:line.column-line.column|...``."""
-    match = re.match(r"(.*?:\d+)\.", source)
-    return match[1] if match else source
