@@ -28,6 +28,9 @@ __all__ = ["main", "split_formats"]
 COUNT = click.IntRange(min=1)
 FILE = click.Path(path_type=Path)
 
+#: Source of the network that is embedded, in a result.
+EMBEDDED = "embedded, see narrowgauge/networks"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -369,14 +372,15 @@ def test(
         "compare -o out --formats fixed8,tapered8:max_run=4,scale_exp=-1,tapered6",
         "compare -o out --model net.onnx --data images.npz",
         "compare -o out --library my_cells.lib.gz --clock-ns 1.2 --rows 32 --cols 32",
+        "compare -o out --format latex",
+        "compare --check old/compare.json",
     ),
 )
 @click.option(
     "-o",
     "--output",
-    required=True,
     help="Folder for the results: a new or empty one, or that of an earlier comparison, which is "
-    "replaced unless its files were changed.",
+    "replaced unless its files were changed.  May be left out with --check.",
 )
 @click.option("--model", type=FILE, help="Network as an ONNX file; the embedded one if left out.")
 @click.option(
@@ -418,24 +422,38 @@ def test(
     help="Of the operands that are simulated.",
 )
 @click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what is printed.",
+)
+@click.option(
+    "--check",
+    type=FILE,
+    help="Earlier compare.json, which is repeated with its formats and settings where none are "
+    "given; prints what changed instead of the tables.  Exit code 1 if a figure did.",
+)
 @click.pass_context
 def compare(
     context: click.Context,
-    output: str,
+    output: str | None,
     model: Path | None,
     data: Path | None,
     texts: str | None,
-    library: str,
-    clock_ns: float,
-    method: str,
-    seed: int,
     jobs: int | None,
-    **sizes: Any,
-) -> None:
+    style: str,
+    check: Path | None,
+    **options: Any,
+) -> int:
     """Compare accuracy, area, delay and energy of formats on one network.
 
     Prints tables and writes report.html, compare.json and compare.csv.
     """
+    if output is None and check is None:
+        raise click.UsageError("Missing option '-o' / '--output'", context)
     if (model is None) != (data is None):
         given = "--model" if data is None else "--data"
         raise click.UsageError(f"--model and --data must be given together, not {given} alone")
@@ -445,15 +463,28 @@ def compare(
     from narrowgauge.compare import DEFAULT_FORMATS, Settings
     from narrowgauge.compare import compare as measure
 
-    settings = Settings(
-        library=library,
-        clock_ns=clock_ns,
-        options=Options(**{name: size for name, size in sizes.items() if size is not None}),
-        method=method,
-        seed=seed,
-    )
     formats = DEFAULT_FORMATS if texts is None else split_formats(texts)
-    with files.result_folder(output, "compare") as folder:
+    old = None
+    if check is not None:
+        from narrowgauge.check import read_result
+
+        old = read_result(check)
+        _take_over(context, options, old["settings"])
+        if texts is None:
+            formats = [row["spec"] for row in old["rows"]]
+        if model is None and old["network"]["source"] != EMBEDDED:
+            source = old["network"]["source"]
+            raise ValueError(f"model must be given to repeat a result of {source!r}, not left out")
+    sizes = {name: options.pop(name) for name in ("rows", "cols")}
+    settings = Settings(
+        options=Options(**{name: size for name, size in sizes.items() if size is not None}),
+        **options,
+    )
+    with contextlib.ExitStack() as stack:
+        # Everything that keeps a result from being written is found before the work.
+        folder = None
+        if output is not None:
+            folder = stack.enter_context(files.result_folder(output, "compare"))
         names, network, images = _network(model, data)
         with _progress("formats", len(formats)) as progress:
             result = measure(
@@ -461,15 +492,53 @@ def compare(
             )
         result["network"] = names | result["network"]
         result["settings"]["command"] = shlex.join(context.obj)
+        if folder:
+            from narrowgauge import report
 
-        from narrowgauge import report
+            report.write(result, folder)
 
-        report.write(result, folder)
+    if old is not None:
+        return _print_check(old, result, str(check), style)
+    _print_result(result, style)
+    if style == "text":
+        click.echo(f"\nReport: {Path(str(output), 'report.html')}")
+    return errors.DONE
 
+
+def _take_over(context: click.Context, options: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Put the settings of an earlier result in the place of those that are not given."""
+    for name in options:
+        if context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
+            options[name] = settings[name]
+
+
+def _print_result(result: dict[str, Any], style: str) -> None:
+    """Print a comparison in one of its forms."""
+    from narrowgauge import paper, report
     from narrowgauge.table import print_comparison, terminal
 
-    print_comparison(terminal(), result)
-    click.echo(f"\nReport: {Path(output, 'report.html')}")
+    writers = {
+        "markdown": paper.comparison_markdown,
+        "latex": paper.comparison_latex,
+        "csv": report.csv_text,
+        "json": report.json_text,
+    }
+    if style == "text":
+        print_comparison(terminal(), result)
+    else:
+        click.echo(writers[style](result), nl=False)
+
+
+def _print_check(old: dict[str, Any], result: dict[str, Any], old_name: str, style: str) -> int:
+    """Print what differs from an earlier result; exit code."""
+    from narrowgauge.check import compare_results, print_differences
+    from narrowgauge.report import json_text
+    from narrowgauge.table import terminal
+
+    # As it would be read again: JSON knows neither infinity nor tuples.
+    differences = compare_results(old, json.loads(json_text(result)))
+    print_differences(terminal(), differences, old_name=old_name, style=style)
+    return errors.DONE if differences.same else errors.CHECK_FAILED
 
 
 def _network(model: Path | None, data: Path | None) -> tuple[dict[str, str], Any, Any]:
@@ -479,7 +548,7 @@ def _network(model: Path | None, data: Path | None) -> tuple[dict[str, str], Any
     if model is None or data is None:
         embedded = networks.digits()
         model, data = embedded.model_path, embedded.data_path
-        names = {"name": embedded.name, "source": "embedded, see narrowgauge/networks"}
+        names = {"name": embedded.name, "source": EMBEDDED}
     else:
         names = {"name": model.stem, "source": model.name}
     network, images = onnx_reader.read(model), onnx_reader.load_data(data)

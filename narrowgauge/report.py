@@ -3,8 +3,7 @@
 import csv
 import io
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from narrowgauge.columns import Column, comparison_columns, counts, figures, texts
 from narrowgauge.output import write_text
 from narrowgauge.pictures import group_marks, part_colours, scatter, stacked_bars, value_strips
-from narrowgauge.table import aligned, figure, parts
+from narrowgauge.table import figure, finite, parts
 
 __all__ = ["csv_text", "html_text", "json_text", "write"]
 
@@ -58,7 +58,7 @@ def json_text(result: Mapping[str, Any]) -> str:
 def _finite(value: Any) -> Any:
     match value:
         case float():
-            return value if math.isfinite(value) else None
+            return finite(value)
         case Mapping():
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
@@ -97,7 +97,7 @@ def html_text(result: Mapping[str, Any]) -> str:
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         base=rows[0],
         answers=_answers(result),
-        comparison=_comparison(rows),
+        comparison=comparison_columns(rows),
         hardware=_hardware(rows),
         memories=_memories(rows),
         splits=_splits(rows),
@@ -123,70 +123,6 @@ def html_text(result: Mapping[str, Any]) -> str:
 # Tables.
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What a table shows, and by what it is sorted."""
-
-    text: str
-    value: str | float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of a table of the page."""
-
-    title: str
-    unit: str
-    cells: Sequence[Cell]
-    is_text: bool = False
-
-
-def _texts(title: str, values: Iterable[Any], unit: str = "") -> Column:
-    cells = [Cell(text=str(value), value=str(value)) for value in values]
-    return Column(title=title, unit=unit, cells=cells, is_text=True)
-
-
-def _figures(title: str, unit: str, values: Iterable[float | None], digits: int) -> Column:
-    known = [_finite(value) for value in values]
-    texts = aligned(known, digits)
-    cells = [Cell(text=text, value=value) for text, value in zip(texts, known, strict=True)]
-    return Column(title=title, unit=unit, cells=cells)
-
-
-def _counts(title: str, values: Iterable[int], unit: str = "") -> Column:
-    cells = [Cell(text=f"{value:,}".replace(",", "\u202f"), value=value) for value in values]
-    return Column(title=title, unit=unit, cells=cells)
-
-
-def _ratios(values: Sequence[float]) -> Column:
-    """Factors of the baseline, which is the first value."""
-    ratios = [value / values[0] for value in values]
-    cells = [Cell(text=f"{ratio:.2f}", value=ratio) for ratio in ratios]
-    return Column(title="", unit="\u00d7", cells=cells)
-
-
-def _comparison(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Tabulate what each format gives and costs."""
-
-    def take(key: str) -> list[Any]:
-        return [row[key] for row in rows]
-
-    names = [row["spec"] + (" (retrained)" if row["retrained"] else "") for row in rows]
-    return [
-        _texts("format", names),
-        _figures("accuracy", "%", take("accuracy"), 4),
-        _figures("SQNR", "dB", take("sqnr_db"), 3),
-        _figures("energy", "pJ per MAC", take("energy_per_mac_pj"), 4),
-        _ratios(take("energy_per_mac_pj")),
-        _figures("area per MAC", "\u00b5m\u00b2", take("area_per_mac_um2"), 4),
-        _ratios(take("area_per_mac_um2")),
-        _figures("critical path", "ns", take("critical_path_ns"), 3),
-        _figures("slack", "ns", take("slack_ns"), 3),
-        _figures("leakage", "\u00b5W", take("leakage_uw"), 3),
-        _figures("storage", "bits per weight", take("storage_bits_per_weight"), 2),
-    ]
-
-
 def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Tabulate what was built for each format."""
     widths = [
@@ -194,14 +130,14 @@ def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         for row in rows
     ]
     return [
-        _texts("format", [row["spec"] for row in rows]),
-        _texts("design", [row["design"] for row in rows]),
-        _texts("bits", widths, "weight / activation / sum"),
-        _counts("MACs", [row["macs_per_cycle"] for row in rows], "per cycle"),
-        _figures("utilisation", "%", [100 * row["utilisation"] for row in rows], 3),
-        _counts("cells", [row["cells"] for row in rows]),
-        _figures("area", "1000 \u00b5m\u00b2", [row["area_um2"] / 1000 for row in rows], 4),
-        _figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
+        texts("format", [row["spec"] for row in rows]),
+        texts("design", [row["design"] for row in rows]),
+        texts("bits", widths, "weight / activation / sum"),
+        counts("MACs", [row["macs_per_cycle"] for row in rows], "per cycle"),
+        figures("utilisation", "%", [100 * row["utilisation"] for row in rows], 3),
+        counts("cells", [row["cells"] for row in rows]),
+        figures("area", "1000 \u00b5m\u00b2", [row["area_um2"] / 1000 for row in rows], 4),
+        figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
     ]
 
 
@@ -211,11 +147,11 @@ def _memories(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     if not memories:
         return []
     return [
-        _texts("format", [spec for spec, _ in memories]),
-        _texts("memory", [memory["name"] for _, memory in memories]),
-        _counts("rows", [memory["rows"] for _, memory in memories]),
-        _counts("row", [memory["row_bits"] for _, memory in memories], "bits"),
-        _figures(
+        texts("format", [spec for spec, _ in memories]),
+        texts("memory", [memory["name"] for _, memory in memories]),
+        counts("rows", [memory["rows"] for _, memory in memories]),
+        counts("row", [memory["row_bits"] for _, memory in memories], "bits"),
+        figures(
             "accesses", "rows per MAC", [memory["accesses_per_mac"] for _, memory in memories], 3
         ),
     ]
@@ -227,9 +163,9 @@ def _splits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Column]]]
         (
             title,
             [
-                _texts("format", [row["spec"] for row in rows]),
+                texts("format", [row["spec"] for row in rows]),
                 *(
-                    _figures(part, unit, [row[key].get(part, 0.0) * scale for row in rows], 4)
+                    figures(part, unit, [row[key].get(part, 0.0) * scale for row in rows], 4)
                     for part in parts(rows, key)
                 ),
             ],
@@ -244,33 +180,33 @@ def _splits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Column]]]
 def _layers(layers: Sequence[Mapping[str, Any]]) -> list[Column]:
     energies = [layer["energy_per_mac_pj"] for layer in layers]
     return [
-        _texts("layer", [layer["name"] for layer in layers]),
-        _counts("MACs", [layer["macs"] for layer in layers], "per image"),
-        _counts("length", [layer["length"] for layer in layers]),
-        _texts("weights", [layer["weight_spec"] for layer in layers]),
-        _texts("activations", [layer["activation_spec"] for layer in layers]),
-        _figures("SQNR", "dB", [layer["sqnr_db"] for layer in layers], 3),
-        _figures("energy", "pJ per MAC", energies, 4),
+        texts("layer", [layer["name"] for layer in layers]),
+        counts("MACs", [layer["macs"] for layer in layers], "per image"),
+        counts("length", [layer["length"] for layer in layers]),
+        texts("weights", [layer["weight_spec"] for layer in layers]),
+        texts("activations", [layer["activation_spec"] for layer in layers]),
+        figures("SQNR", "dB", [layer["sqnr_db"] for layer in layers], 3),
+        figures("energy", "pJ per MAC", energies, 4),
     ]
 
 
 def _path(steps: Sequence[Mapping[str, Any]]) -> list[Column]:
     return [
-        _texts("cell", [step["cell"] for step in steps]),
-        _texts("pin", [step["pin"] for step in steps]),
-        _figures("delay", "ns", [step["delay_ns"] for step in steps], 3),
-        _figures("arrival", "ns", [step["arrival_ns"] for step in steps], 4),
+        texts("cell", [step["cell"] for step in steps]),
+        texts("pin", [step["pin"] for step in steps]),
+        figures("delay", "ns", [step["delay_ns"] for step in steps], 3),
+        figures("arrival", "ns", [step["arrival_ns"] for step in steps], 4),
     ]
 
 
 def _modules(units: Sequence[Mapping[str, Any]]) -> list[Column]:
     totals = [unit["count"] * unit["area_um2"] for unit in units]
     return [
-        _texts("module", [unit["module"] for unit in units]),
-        _counts("instances", [unit["count"] for unit in units]),
-        _counts("cells each", [unit["cells"] for unit in units]),
-        _figures("area each", "\u00b5m\u00b2", [unit["area_um2"] for unit in units], 4),
-        _figures("area of all", "1000 \u00b5m\u00b2", [total / 1000 for total in totals], 4),
+        texts("module", [unit["module"] for unit in units]),
+        counts("instances", [unit["count"] for unit in units]),
+        counts("cells each", [unit["cells"] for unit in units]),
+        figures("area each", "\u00b5m\u00b2", [unit["area_um2"] for unit in units], 4),
+        figures("area of all", "1000 \u00b5m\u00b2", [total / 1000 for total in totals], 4),
     ]
 
 

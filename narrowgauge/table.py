@@ -22,12 +22,16 @@ from rich.table import Table
 from golden.spec import Spec
 
 __all__ = [
+    "NONE",
     "PARTS",
     "Column",
     "aligned",
     "codes_csv",
     "codes_json",
+    "comparison_heading",
+    "comparison_notes",
     "figure",
+    "finite",
     "parts",
     "print_codes",
     "print_comparison",
@@ -181,17 +185,19 @@ def aligned(values: Iterable[float | None], digits: int) -> list[str]:
     digits : int
         Significant digits of the largest.
     """
-    figures = list(values)
-    known = [abs(value) for value in figures if value is not None and math.isfinite(value)]
-    largest = max(known, default=0.0)
+    figures = [finite(value) for value in values]
+    largest = max((abs(value) for value in figures if value is not None), default=0.0)
     decimals = digits - 1 - math.floor(math.log10(largest)) if largest else 0
     return [_decimal(value, max(decimals, 0)) for value in figures]
 
 
+def finite(value: float | None) -> float | None:
+    """``value``, or None if it is infinite or not a number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _decimal(value: float | None, decimals: int) -> str:
-    if value is None or not math.isfinite(value):
-        return NONE
-    return f"{value:.{decimals}f}"
+    return NONE if value is None else f"{value:.{decimals}f}"
 
 
 # Number systems and designs.
@@ -352,7 +358,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         In the form of ``compare.json``.
     """
     rows = result["rows"]
-    for line in _comparison_heading(result):
+    for line in comparison_heading(result):
         console.print(line)
     console.print()
 
@@ -402,7 +408,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         console.print("\nMemories, in neither area nor energy")
         print_table(console, _memory_columns(rows))
 
-    notes = [f"{row['spec']}: {row['note']}" for row in rows if row.get("note")]
+    notes = comparison_notes(result)
     if notes:
         console.print()
     for note in notes:
@@ -432,7 +438,7 @@ def _broken(name: str) -> str:
     return "\n".join(lines)
 
 
-def _comparison_heading(result: Mapping[str, Any]) -> list[str]:
+def comparison_heading(result: Mapping[str, Any]) -> list[str]:
     """Say what was compared, on what and with what."""
     network, library = result["network"], result["library"]
     settings, tools = result["settings"], result["tools"]
@@ -453,6 +459,11 @@ def _comparison_heading(result: Mapping[str, Any]) -> list[str]:
             f"{library['temperature_c']:g} C; {', '.join(versions)}"
         ),
     ]
+
+
+def comparison_notes(result: Mapping[str, Any]) -> list[str]:
+    """Say what a reader of the rows must know of single ones."""
+    return [f"{row['spec']}: {row['note']}" for row in result["rows"] if row["note"]]
 
 
 def _tool(name: str, version: str) -> str:
