@@ -16,12 +16,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from synth.cells import Cell, FlipFlop
+from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Value, Words
 from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
 
 __all__ = ["LANES_PER_WORD", "Activity", "Simulator", "Words", "pack", "unpack"]
-
-Words = npt.NDArray[np.uint64]
 
 LANES_PER_WORD = 64
 # Rows of this many words keep the rows of one cell in the first-level cache, and make the cost of
@@ -31,23 +29,6 @@ BLOCK_WORDS = 512
 BLOCK_ROWS = 64
 # Toggles of a word are counted in bytes: 3 * 64 is the most that fits.
 STEPS_PER_BYTE = 3
-
-# An operation ("and", "or", "xor", "not"; "" for a source) and the nodes that it works on.
-Node = tuple[str, int, int]
-# A node and whether it is inverted; inversions cost nothing until both kinds meet in one gate.
-Value = tuple[int, bool]
-ZERO: Value = (0, False)
-ONE: Value = (0, True)
-# Expression of a Liberty function, see `synth.liberty.Function.tree`.
-Tree = tuple[Any, ...]
-
-OPERATIONS = {
-    "and_": np.bitwise_and,
-    "or_": np.bitwise_or,
-    "xor_": np.bitwise_xor,
-    "not_": np.invert,
-    "copy_": np.positive,
-}
 
 
 def pack(values: npt.ArrayLike, width: int) -> Words:
@@ -252,14 +233,6 @@ class Simulator:
             for values in (self._settled, self._coming)
         }
 
-        changed = np.zeros((BLOCK_ROWS, self.words), np.uint64)
-        counts = np.zeros((BLOCK_ROWS, self.words), np.uint8)
-        self._counters = np.zeros(shape, np.uint8)
-        self._count_blocks = [
-            (slice(begin, end), changed[: end - begin], counts[: end - begin])
-            for begin in range(0, shape[0], BLOCK_ROWS)
-            for end in [min(begin + BLOCK_ROWS, shape[0])]
-        ]
         mask = pack(np.ones(lanes, np.uint8), 1)[0]
         if counted is not None:
             if counted.shape != mask.shape or counted.dtype != np.uint64:
@@ -274,6 +247,7 @@ class Simulator:
         self._present, self._starts = np.unique(groups, return_index=True)
         self._group_lanes = np.zeros(self._group_count, np.int64)
         np.add.at(self._group_lanes, groups, np.bitwise_count(mask))
+        self._counters = self._make_counters()
         self.reset()
 
     def reset(self) -> None:
@@ -347,16 +321,21 @@ class Simulator:
     def activity(self) -> Activity:
         """Toggles since the last `reset`."""
         self._flush()
-        toggles = np.zeros((self._group_count, self.netlist.net_count), np.int64)
-        numbers = [number for number in self._program.values if number > CONSTANT_1]
-        rows = [self._program.values[number][0] for number in numbers]
-        toggles[:, numbers] = self._toggles[:, rows]
+        toggles = self._net_toggles()
         lane_cycles = self._group_lanes * self._cycles
         if self.netlist.clock is not None:
             toggles[:, self.netlist.clock] = 2 * lane_cycles
         annotated = np.zeros(self.netlist.net_count, bool)
         annotated[list(self._program.values)] = True
         return Activity(toggles=toggles, lane_cycles=lane_cycles, annotated=annotated)
+
+    def _net_toggles(self) -> npt.NDArray[np.int64]:
+        """Toggles of every net but the clock, shape (groups, nets)."""
+        toggles = np.zeros((self._group_count, self.netlist.net_count), np.int64)
+        numbers = [number for number in self._program.values if number > CONSTANT_1]
+        rows = [self._program.values[number][0] for number in numbers]
+        toggles[:, numbers] = self._toggles[:, rows]
+        return toggles
 
     def _read(self, values: Words, name: str) -> Words:
         if name not in self._readers:
@@ -387,6 +366,18 @@ class Simulator:
                 self._rows[id(self._settled)], self._rows[id(self._coming)], strict=True
             ):
                 program.clock(before, after)
+
+    def _make_counters(self) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Counters of every word, and what counting needs."""
+        shape = (self._program.row_count, self.words)
+        changed = np.zeros((BLOCK_ROWS, self.words), np.uint64)
+        counts = np.zeros((BLOCK_ROWS, self.words), np.uint8)
+        self._count_blocks = [
+            (slice(begin, end), changed[: end - begin], counts[: end - begin])
+            for begin in range(0, shape[0], BLOCK_ROWS)
+            for end in [min(begin + BLOCK_ROWS, shape[0])]
+        ]
+        return np.zeros(shape, np.uint8)
 
     def _count(self) -> None:
         for block, changed, counts in self._count_blocks:
@@ -441,20 +432,19 @@ class _Program:
     """
 
     def __init__(self, netlist: Netlist) -> None:
-        # Operation and operands of each node; sources have none.  Node 0 is the constant 0.
-        self._nodes: list[Node] = [("", 0, 0)]
-        self._known: dict[Node, int] = {}
+        self._expressions = expressions = Expressions()
+        nodes = expressions.nodes
         nets: dict[int, Value] = {CONSTANT_0: ZERO, CONSTANT_1: ONE}
         # Sources come first, so that rows of a port, and those of all states, follow one another.
         self.input_rows: dict[str, slice] = {}
         for port in netlist.ports.values():
             if port.direction == "input":
-                begin = len(self._nodes)
-                nets |= {number: (self._source(), False) for number in port.nets}
-                self.input_rows[port.name] = slice(begin, len(self._nodes))
-        begin = len(self._nodes)
-        states = {index: (self._source(), False) for index in netlist.registers}
-        self.state_rows = slice(begin, len(self._nodes))
+                begin = len(nodes)
+                nets |= {number: (expressions.source(), False) for number in port.nets}
+                self.input_rows[port.name] = slice(begin, len(nodes))
+        begin = len(nodes)
+        states = {index: (expressions.source(), False) for index in netlist.registers}
+        self.state_rows = slice(begin, len(nodes))
 
         for index in states.keys() - set(netlist.order):
             self._add_outputs(netlist.instances[index], states[index], nets)
@@ -468,10 +458,10 @@ class _Program:
         rows = {node: row for row, node in enumerate(sorted(kept))}
         self.row_count = len(rows)
         self.values = {number: (rows[node], inverted) for number, (node, inverted) in nets.items()}
-        settled = len(self._nodes)
+        settled = len(nodes)
 
         # The temporaries of one function are gone when the other runs.
-        self._known = {}
+        expressions.forget()
         following = {
             rows[state]: self._next_state(netlist.instances[index], (state, False), nets)
             for index, (state, _) in states.items()
@@ -483,7 +473,7 @@ class _Program:
         computed = {row: value for row, value in following.items() if value[0] not in rows}
         self.computes_states = bool(computed)
 
-        first, second = range(settled), range(settled, len(self._nodes))
+        first, second = range(settled), range(settled, len(nodes))
         first_rows = self._allocate(first, rows)
         second_rows = self._allocate(second, rows, [node for node, _ in computed.values()])
         last_row = max(*first_rows.values(), *second_rows.values())
@@ -495,92 +485,18 @@ class _Program:
         )
         self.clock = self._compile(second, second_rows, moves)
 
-    def _source(self) -> int:
-        self._nodes.append(("", 0, 0))
-        return len(self._nodes) - 1
-
-    def _node(self, operation: str, a: int, b: int) -> int:
-        """Return the node of an operation on two nodes, the same one for the same operation."""
-        node = (operation, min(a, b), max(a, b))
-        if node not in self._known:
-            self._known[node] = len(self._nodes)
-            self._nodes.append(node)
-        return self._known[node]
-
     def _add_outputs(self, instance: Instance, state: Value | None, nets: dict[int, Value]) -> None:
         """Compute the outputs of a cell; of a flip-flop, from its state."""
-        cell, ff = instance.cell, instance.ff
-        names = {pin: nets[number] for pin, number in instance.inputs.items() if number in nets}
-        if ff is not None and state is not None:
-            names |= _both(ff, self._forced(ff, state, names))
-        if cell is not None:
+        if instance.cell is not None:
+            names = {pin: nets[number] for pin, number in instance.inputs.items() if number in nets}
             for pin, number in instance.outputs.items():
-                nets[number] = self._evaluate(_tree(cell, pin), names)
+                nets[number] = self._expressions.output(instance.cell, pin, names, state)
 
     def _next_state(self, instance: Instance, state: Value, nets: Mapping[int, Value]) -> Value:
-        ff = instance.ff
-        if ff is None:
+        if instance.ff is None:
             return state
         names = {pin: nets[number] for pin, number in instance.inputs.items()}
-        following = self._evaluate(ff.next_state.tree, names | _both(ff, state))
-        return self._forced(ff, following, names)
-
-    def _forced(self, ff: FlipFlop, state: Value, names: Mapping[str, Value]) -> Value:
-        """State under an asynchronous clear and preset; both at once preset (chosen)."""
-        if ff.clear is not None:
-            state = self._all([state, _inverse(self._evaluate(ff.clear.tree, names))])
-        if ff.preset is not None:
-            state = self._any([state, self._evaluate(ff.preset.tree, names)])
-        return state
-
-    def _evaluate(self, tree: Tree, names: Mapping[str, Value]) -> Value:
-        kind = tree[0]
-        if kind == "name":
-            return names[tree[1]]
-        if kind == "constant":
-            return ONE if tree[1] else ZERO
-        operands = [self._evaluate(child, names) for child in tree[1:]]
-        if kind == "not":
-            return _inverse(operands[0])
-        if kind == "xor":
-            return self._parity(operands)
-        return self._all(operands) if kind == "and" else self._any(operands)
-
-    def _any(self, operands: Iterable[Value]) -> Value:
-        return _inverse(self._all([_inverse(operand) for operand in operands]))
-
-    def _all(self, operands: Iterable[Value]) -> Value:
-        """And: those that are inverted meet in an Or, by De Morgan's rule."""
-        distinct = set(operands) - {ONE}
-        plain = {node for node, inverted in distinct if not inverted}
-        inverted = {node for node, inverted in distinct if inverted}
-        if ZERO in distinct or plain & inverted:
-            return ZERO
-        if not distinct:
-            return ONE
-        if not inverted:
-            return self._chain("and", plain), False
-        if not plain:
-            return self._chain("or", inverted), True
-        high, low = self._chain("and", plain), self._chain("or", inverted)
-        if ("not", high, high) in self._known:
-            return self._node("or", self._node("not", high, high), low), True
-        return self._node("and", high, self._node("not", low, low)), False
-
-    def _parity(self, operands: Iterable[Value]) -> Value:
-        nodes: set[int] = set()
-        odd = False
-        for node, inverted in operands:
-            odd ^= inverted
-            nodes ^= {node}
-        nodes -= {0}
-        return (self._chain("xor", nodes) if nodes else 0), odd
-
-    def _chain(self, operation: str, nodes: Iterable[int]) -> int:
-        first, *others = sorted(nodes)
-        for other in others:
-            first = self._node(operation, first, other)
-        return first
+        return self._expressions.next_state(instance.ff, state, names)
 
     def _allocate(
         self, nodes: range, rows: Mapping[int, int], results: Iterable[int] = ()
@@ -588,14 +504,14 @@ class _Program:
         """Row of every node: those of ``rows``, then temporaries, which are used again."""
         last_use = {}
         for node in nodes:
-            for operand in self._nodes[node][1:]:
+            for operand in self._expressions.nodes[node][1:]:
                 last_use[operand] = node
         pinned = {*rows, *results}
         allocated = dict(rows)
         free: list[int] = []
         end = self.row_count
         for node in nodes:
-            for operand in set(self._nodes[node][1:]) - pinned:
+            for operand in set(self._expressions.nodes[node][1:]) - pinned:
                 if last_use[operand] == node:
                     free.append(allocated[operand])
             if node not in rows:
@@ -613,14 +529,14 @@ class _Program:
         lines = ["def function(rows, following=None):"]
         lines.append(f" {', '.join(f'r{row}' for row in range(count))}, = rows[:{count}]")
         for node in nodes:
-            operation, a, b = self._nodes[node]
+            operation, a, b = self._expressions.nodes[node]
             if operation == "not":
                 lines.append(f" not_(r{rows[a]}, r{rows[node]})")
             elif operation:
                 lines.append(f" {operation}_(r{rows[a]}, r{rows[b]}, r{rows[node]})")
         lines += [f" {move}" for move in moves]
         # The text holds row numbers and the names below, nothing from a file.
-        space: dict[str, Any] = dict(OPERATIONS)
+        space: dict[str, Any] = {f"{name}_": call for name, call in OPERATIONS.items()}
         exec("\n".join(lines), space)
         return space["function"]
 
@@ -633,20 +549,3 @@ def _program(netlist: Netlist) -> _Program:
     if netlist not in _programs:
         _programs[netlist] = _Program(netlist)
     return _programs[netlist]
-
-
-def _inverse(value: Value) -> Value:
-    return value[0], not value[1]
-
-
-def _both(ff: FlipFlop, state: Value) -> dict[str, Value]:
-    """Name the state of a flip-flop and its complement."""
-    return {ff.state: state, ff.inverted_state: _inverse(state)}
-
-
-def _tree(cell: Cell, pin: str) -> Tree:
-    """Expression of an output; libraries write exclusive or in several ways, here it is one."""
-    if cell.kind in ("xor", "xnor"):
-        parity = ("xor", *(("name", name) for name in cell.inputs))
-        return parity if cell.kind == "xor" else ("not", parity)
-    return cell.functions[pin].tree

@@ -31,7 +31,7 @@ from synth.timing import Timing
 if TYPE_CHECKING:
     from synth.units import MappedUnits, UnitsRun
 
-__all__ = ["Energy", "EnergyModel", "unit_energy"]
+__all__ = ["Energy", "EnergyModel", "net_slews_ns", "unit_energy"]
 
 CLOCK = "clock"
 LEAKAGE = "leakage"
@@ -134,7 +134,7 @@ class EnergyModel:
         self._loads = netlist.loads_ff(
             wire_cap_ff=wire_cap_ff, output_load_ff=output_load_ff
         ).tolist()
-        self._slews = _slews(netlist, timing)
+        self._slews = net_slews_ns(netlist, timing)
         if clock_slew_ns is None:
             clock_slew_ns = netlist.library.fo4_slew_ns
         if netlist.clock is not None:
@@ -281,8 +281,8 @@ class _Arcs:
         return np.bincount(self.kinds, mean * toggles[self.outputs], kind_count).astype(np.float64)
 
 
-def _slews(netlist: Netlist, timing: Timing | None) -> list[float]:
-    """Slew of every net in ns."""
+def net_slews_ns(netlist: Netlist, timing: Timing | None) -> list[float]:
+    """Slew of every net in ns; the library's ``fo4_slew_ns`` where ``timing`` does not say."""
     slews = [netlist.library.fo4_slew_ns] * netlist.net_count
     if timing is not None:
         for number, bit in enumerate(netlist.yosys_bits):

