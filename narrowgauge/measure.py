@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from narrowgauge.stimuli import Stream
+from narrowgauge.stimuli import Stimuli, Stream
 from synth.activity import Activity, Simulator, Words
 from synth.cells import CellLibrary
 from synth.energy import EnergyModel
@@ -23,7 +23,7 @@ from synth.timing import Path as TimingPath
 from synth.timing import Timing, analyse
 from synth.yosys import MappedNetlist, map_netlist, yosys_version
 
-__all__ = ["SCHEMA", "Bench", "Settings", "bench", "measure"]
+__all__ = ["SCHEMA", "Bench", "Settings", "bench", "measure", "simulate"]
 
 #: Version of the form of ``measure.json``.
 SCHEMA = 1
@@ -174,7 +174,7 @@ def bench(
 def measure(
     design: ForeignDesign,
     roles: Bench,
-    stimuli: Mapping[str, Stream],
+    stimuli: Stimuli,
     library: CellLibrary,
     settings: Settings,
 ) -> tuple[dict[str, Any], MappedNetlist]:
@@ -186,8 +186,8 @@ def measure(
         Design.
     roles : Bench
         Roles of its inputs.
-    stimuli : mapping of str to Stream
-        What the inputs of ``roles.widths`` do, with the same streams and cycles.
+    stimuli : Stimuli
+        What the inputs of ``roles.widths`` do.
     library : CellLibrary
         Cells.
     settings : Settings
@@ -273,9 +273,7 @@ def measure(
     return result, mapped
 
 
-def simulate(
-    netlist: Netlist, roles: Bench, stimuli: Mapping[str, Stream], reset_cycles: int
-) -> Activity:
+def simulate(netlist: Netlist, roles: Bench, stimuli: Stimuli, reset_cycles: int) -> Activity:
     """Switching activity of a netlist, without that of the reset.
 
     Parameters
@@ -284,7 +282,7 @@ def simulate(
         Mapped design.
     roles : Bench
         Roles of its inputs.
-    stimuli : mapping of str to Stream
+    stimuli : Stimuli
         What the other inputs do.
     reset_cycles : int
         Cycles for which resets are held.
@@ -294,13 +292,10 @@ def simulate(
     Activity
         One group; the change from the last cycle of the reset, or from 0, to the first row counts.
     """
-    shapes = {stream.numbers.shape[:2] for stream in stimuli.values()} or {(1, 1)}
-    if len(shapes) > 1:
-        raise ValueError(f"stimuli must have the same streams and cycles, not {sorted(shapes)}")
-    [(streams, cycles)] = shapes
+    streams, cycles = stimuli.streams, stimuli.cycles
     moving = {
         name: stream.spread(streams, cycles)
-        for name, stream in (*stimuli.items(), *roles.constants.items())
+        for name, stream in (*stimuli.ports.items(), *roles.constants.items())
     }
     if not netlist.registers:
         return _combinational(netlist, moving, roles.constants, streams, cycles)

@@ -15,7 +15,7 @@ from narrowgauge import errors
 
 if TYPE_CHECKING:
     from narrowgauge.measure import Bench
-    from narrowgauge.stimuli import Stream
+    from narrowgauge.stimuli import Stimuli
 
 __all__ = ["measure", "print_measurement"]
 
@@ -301,7 +301,7 @@ def _stimuli(
     chosen: Mapping[str | None, Any],
     streams: int | None,
     seed: int,
-) -> tuple[dict[str, "Stream"], dict[str, Any]]:
+) -> tuple["Stimuli", dict[str, Any]]:
     """Make what the inputs do, and say what it is."""
     from narrowgauge.stimuli import Distribution, load_stimuli, random_stimuli
 
@@ -338,9 +338,13 @@ def print_measurement(result: Mapping[str, Any]) -> None:
         _print_wrapped(f"{label:<{LABEL}}", text)
 
     def split(kinds: Mapping[str, float]) -> str:
-        return ", ".join(f"{kind} {figure(value)}" for kind, value in kinds.items())
+        return ", ".join(f"{kind} {figure(value)}" for kind, value in kinds.items() if value)
 
-    line("design", f"{design['top']} of {', '.join(design['files'])}")
+    files = design["files"]
+    line(
+        "design",
+        f"{design['top']} of {', '.join(files) if len(files) <= 2 else f'{len(files)} files'}",
+    )
     line(
         "library",
         f"{library['name']} at {library['voltage_v']:g} V and {library['temperature_c']:g} C; "

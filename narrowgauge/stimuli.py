@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from synth.activity import Words, pack
 
-__all__ = ["DISTRIBUTIONS", "Distribution", "Stream", "load_stimuli", "random_stimuli"]
+__all__ = ["DISTRIBUTIONS", "Distribution", "Stimuli", "Stream", "load_stimuli", "random_stimuli"]
 
 DISTRIBUTIONS = ("uniform", "normal", "sparse", "counter")
 
@@ -170,9 +170,26 @@ class Stream:
         return packed.reshape(cycles, count * self.bits, packed.shape[-1])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stimuli:
+    """What the inputs of a design do.
+
+    Parameters
+    ----------
+    streams, cycles : int
+        Streams side by side, and cycles of each.
+    ports : dict of str to Stream
+        By port; all of this size.
+    """
+
+    streams: int
+    cycles: int
+    ports: dict[str, Stream]
+
+
 def load_stimuli(
     path: str | PathLike[str], widths: Mapping[str, int], *, streams: int = 1
-) -> dict[str, Stream]:
+) -> Stimuli:
     """Read what inputs do from a NumPy archive.
 
     Parameters
@@ -187,7 +204,7 @@ def load_stimuli(
 
     Returns
     -------
-    dict of str to Stream
+    Stimuli
 
     Raises
     ------
@@ -219,7 +236,13 @@ def load_stimuli(
             raise ValueError(
                 f"streams must divide the {length} rows of the stimuli, not be {streams}"
             )
-    return {name: _stream(name, arrays[name], width, streams) for name, width in widths.items()}
+    if not lengths:
+        raise ValueError("stimuli must have an array for an input, but all inputs are known")
+    return Stimuli(
+        streams=streams,
+        cycles=next(iter(lengths.values())) // streams,
+        ports={name: _stream(name, arrays[name], width, streams) for name, width in widths.items()},
+    )
 
 
 def _stream(name: str, array: Numbers, width: int, streams: int) -> Stream:
@@ -275,7 +298,7 @@ def random_stimuli(
     seed: int,
     default: Distribution,
     by_port: Mapping[str, Distribution] | None = None,
-) -> dict[str, Stream]:
+) -> Stimuli:
     """Draw what inputs do.
 
     Parameters
@@ -293,7 +316,7 @@ def random_stimuli(
 
     Returns
     -------
-    dict of str to Stream
+    Stimuli
 
     Raises
     ------
@@ -301,11 +324,15 @@ def random_stimuli(
         If there would be too many numbers, or a distribution does not suit its port.
     """
     chosen = dict(by_port or {})
-    _require_room(widths.values(), streams * cycles)
-    return {
-        name: chosen.get(name, default).draw(name, width, streams, cycles, seed)
-        for name, width in widths.items()
-    }
+    _require_room([1, *widths.values()], streams * cycles)
+    return Stimuli(
+        streams=streams,
+        cycles=cycles,
+        ports={
+            name: chosen.get(name, default).draw(name, width, streams, cycles, seed)
+            for name, width in widths.items()
+        },
+    )
 
 
 def _require_room(widths: Iterable[int], rows: int) -> None:

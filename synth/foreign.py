@@ -359,6 +359,10 @@ class _Flow:
             "setattr -unset init w:*",
             "setundef -undriven -zero",
             *rising,
+            # Cells that Verilog has no expression for.
+            "bmuxmap",
+            "demuxmap",
+            "bwmuxmap",
             "opt_clean",
             "write_verilog -noattr design.v",
         )
@@ -390,7 +394,8 @@ def _reason(log: str, top: str) -> str:
     lines = [line.strip() for line in log.splitlines()]
     errors = [line for line in lines if re.search(r"(^|: )(ERROR|FATAL ERROR): ", line)]
     errors = [line for line in errors if "Design elaboration failed" not in line]
-    if not errors:
+    if not errors or "Assert " in errors[0]:
+        lines = errors or lines
         return f"Yosys could not read {top}: {' | '.join(filter(None, lines[-3:])) or 'no reason'}"
     first = errors[0].replace("FATAL ERROR: ", "").replace("ERROR: ", "")
     # What slang advises is an option of its own.
