@@ -21,6 +21,8 @@ from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.delays import Delays
+from synth.glitches import GlitchSimulator
 from synth.netlist import CellClass, Netlist, classify
 from synth.timing import Path
 from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules
@@ -222,21 +224,32 @@ class MappedArray(MappedUnits):
                 paths.append((f"{role} edge", parts))
         return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
 
-    def run(self, batch: TileBatch) -> UnitsRun:
+    def run(self, batch: TileBatch, *, delays: Mapping[str, Delays] | None = None) -> UnitsRun:
         """Run tiles on the mapped netlists.
+
+        Parameters
+        ----------
+        batch : TileBatch
+            Tiles.
+        delays : mapping of str to Delays, optional
+            Delays of units, by role, whose glitches are to be counted.  Each unit gets its inputs
+            without those of the others.
 
         Raises
         ------
         ValueError
-            If the codes that leave are not ``batch.results``.
+            If the codes that leave are not ``batch.results``, or ``delays`` names no unit.
         """
-        return _Run(self, batch).run()
+        for role in delays or ():
+            if role not in self.units:
+                raise ValueError(f"delays must be of {', '.join(self.units)}, not of {role!r}")
+        return _Run(self, batch, delays or {}).run()
 
 
 class _Run:
     """One simulation of all units on a batch of tiles; tiles are the lanes of a word."""
 
-    def __init__(self, array: MappedArray, batch: TileBatch) -> None:
+    def __init__(self, array: MappedArray, batch: TileBatch, delays: Mapping[str, Delays]) -> None:
         self.array = array
         self.batch = batch
         spec = array.spec
@@ -262,10 +275,14 @@ class _Run:
             "control": 1,
         }
         self.simulated = {role: lanes[role] for role in array.units}
-        self.units = {
-            role: Simulator(unit.netlist, lanes[role] * self.words * LANES_PER_WORD)
-            for role, unit in array.units.items()
-        }
+        self.units: dict[str, Simulator] = {}
+        for role, unit in array.units.items():
+            count = lanes[role] * self.words * LANES_PER_WORD
+            self.units[role] = (
+                GlitchSimulator(unit.netlist, count, delays[role])
+                if role in delays
+                else Simulator(unit.netlist, count)
+            )
         self.settings = {
             port: pack(np.full(LANES_PER_WORD, value), self._width(port))
             for port, value in batch.settings.items()

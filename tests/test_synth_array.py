@@ -14,6 +14,7 @@ from golden.tapered_mac import TaperedMacSpec
 from hdl.fixed import FixedDatapath
 from hdl.tapered import TaperedDatapath
 from synth.array import MappedArray, TileBatch
+from synth.delays import library_delays
 from synth.energy import unit_energy
 from synth.library import load
 
@@ -102,6 +103,24 @@ def test_wrong_shapes_are_refused():
         array.run(replace(good, activations=good.activations[:, :1]))
     with pytest.raises(ValueError, match="batch must have a multiple of 64 tiles, not 63"):
         array.run(replace(good, activations=good.activations[:63], weights=good.weights[:63]))
+
+
+def test_glitches_of_an_element():
+    """Delays of one unit add to its toggles, two at a time, and change nothing else."""
+    array = mapped(FIXED, 2, 2)
+    tiles = batch(*FIXED, 2, 2, 9)
+    element = array.units["pe"]
+    delays = {"pe": library_delays(element.netlist, timing=element.timing)}
+    settled, late = array.run(tiles), array.run(tiles, delays=delays)
+    for role, activity in settled.activity.items():
+        more = late.activity[role].toggles - activity.toggles
+        assert not (more % 2).any()
+        assert (more >= 0).all()
+        assert more.any() == (role == "pe")
+    energies = [sum(unit_energy(array, run, tiles.products)[0].values()) for run in (settled, late)]
+    assert 1.02 < energies[1] / energies[0] < 2
+    with pytest.raises(ValueError, match=r"delays must be of .*pe.*, not of 'mac'"):
+        array.run(tiles, delays={"mac": delays["pe"]})
 
 
 def test_area_is_that_of_the_units():
