@@ -9,6 +9,7 @@ two rows is left.  A full adder cell is smaller, and switches less energy, than 
 stands for.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,15 +17,16 @@ from typing import Any
 
 from synth.cells import Cell
 
-__all__ = ["FullAdder", "find_full_adder", "has_sums", "replace_sums"]
+__all__ = ["Adder", "find_adder", "has_sums", "replace_sums"]
 
 SUM_CELL = "$macc_v2"
 ADDER_CELL = "$alu"
 
-# Truth tables over three inputs, the first with weight 1.
-PARITY = 0b10010110
-MAJORITY = 0b11101000
-ALL = 0b11111111
+# Truth tables of sum and carry by the number of inputs, of which the first has weight 1.
+TABLES = {2: (0b0110, 0b1000), 3: (0b10010110, 0b11101000)}
+
+# A bit that is neither a product nor a complement.
+PLAIN = re.compile(r"\w+(\[\d+\])?")
 
 # Delays of a partial product, a half adder, and the carry of a full adder of gates, as parts of
 # that of a full adder.  They only order the bits, so they need not be exact.
@@ -40,8 +42,8 @@ ONE: Bit = (0.0, "1'b1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullAdder:
-    """A library cell that adds three bits.
+class Adder:
+    """A library cell that adds two or three bits: a half or full adder.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ class FullAdder:
     """
 
     cell: str
-    inputs: tuple[str, str, str]
+    inputs: tuple[str, ...]
     sum: str
     carry: str
     sum_delay: float
@@ -67,37 +69,41 @@ class FullAdder:
     inverts_carry: bool = False
 
 
-def find_full_adder(cells: Iterable[Cell], slew_ns: float) -> FullAdder | None:
-    """Find the first full adder among cells.
+def find_adder(cells: Iterable[Cell], bits: int, slew_ns: float) -> Adder | None:
+    """Find the first adder of so many bits among cells.
 
     Parameters
     ----------
     cells : iterable of Cell
         Cells without state, the smallest first.
+    bits : int
+        3 for a full adder, 2 for a half adder.
     slew_ns : float
-        Slew at which their delays are compared, in ns.
+        Slew at which delays are compared, in ns.
 
     Returns
     -------
-    FullAdder or None
+    Adder or None
         None if there is none.
     """
+    both = (1 << (1 << bits)) - 1
+    parity, majority = TABLES[bits]
     for cell in cells:
-        if len(cell.inputs) != 3 or len(cell.outputs) != 2:
+        if len(cell.inputs) != bits or len(cell.outputs) != 2:
             continue
         outputs = {cell.functions[pin].truth_table(cell.inputs): pin for pin in cell.outputs}
-        sums = [table for table in (PARITY, ALL ^ PARITY) if table in outputs]
-        carries = [table for table in (MAJORITY, ALL ^ MAJORITY) if table in outputs]
+        sums = [table for table in (parity, both ^ parity) if table in outputs]
+        carries = [table for table in (majority, both ^ majority) if table in outputs]
         if sums and carries:
             return replace(
-                _full_adder(cell, slew_ns, outputs[sums[0]], outputs[carries[0]]),
-                inverts_sum=sums[0] != PARITY,
-                inverts_carry=carries[0] != MAJORITY,
+                _adder(cell, slew_ns, outputs[sums[0]], outputs[carries[0]]),
+                inverts_sum=sums[0] != parity,
+                inverts_carry=carries[0] != majority,
             )
     return None
 
 
-def _full_adder(cell: Cell, slew_ns: float, sum_pin: str, carry_pin: str) -> FullAdder:
+def _adder(cell: Cell, slew_ns: float, sum_pin: str, carry_pin: str) -> Adder:
     load = max(pin.cap_ff for pin in cell.pins.values())
     delays: dict[tuple[str, str], float] = {}
     for arc in cell.arcs:
@@ -109,13 +115,11 @@ def _full_adder(cell: Cell, slew_ns: float, sum_pin: str, carry_pin: str) -> Ful
     def mean(pin: str) -> float:
         return sum(delays.get((pin, name), 0.0) for name in cell.inputs) / len(cell.inputs)
 
-    slowest, middle, fastest = sorted(
-        cell.inputs, key=lambda name: -delays.get((sum_pin, name), 0.0)
-    )
+    slowest_first = sorted(cell.inputs, key=lambda name: -delays.get((sum_pin, name), 0.0))
     longer = max(mean(sum_pin), mean(carry_pin)) or 1.0
-    return FullAdder(
+    return Adder(
         cell=cell.name,
-        inputs=(slowest, middle, fastest),
+        inputs=tuple(slowest_first),
         sum=sum_pin,
         carry=carry_pin,
         sum_delay=mean(sum_pin) / longer,
@@ -130,7 +134,8 @@ def has_sums(module: Mapping[str, Any]) -> bool:
 
 def replace_sums(
     module: dict[str, Any],
-    adder: FullAdder | None,
+    full: Adder | None,
+    half: Adder | None,
     *,
     chain: bool,
     prefix: str,
@@ -145,8 +150,8 @@ def replace_sums(
     ----------
     module : dict
         Module as Yosys' ``write_json`` gives it; its cells are replaced in place.
-    adder : FullAdder or None
-        Cell to use; gates if there is none.
+    full, half : Adder or None
+        Cells to use; gates where there is none.
     chain : bool
         Whether columns up to the last one that holds three bits or more are added to the end,
         each carry rippling into the next column: smaller, and slower where the columns above
@@ -167,7 +172,7 @@ def replace_sums(
         del module["cells"][name]
     texts = []
     for index, (name, total) in enumerate(sums.items()):
-        heap = _Heap(len(total.result), adder)
+        heap = _Heap(len(total.result), full, half)
         for operand in total.operands:
             heap.add(operand)
         texts.append(heap.module(f"{prefix}{index}", chain=chain, halve=halve))
@@ -373,9 +378,10 @@ class _Heap:
         Verilog expression of each net that comes in, in the order of the bits of port ``X``.
     """
 
-    def __init__(self, width: int, adder: FullAdder | None) -> None:
+    def __init__(self, width: int, full: Adder | None, half: Adder | None) -> None:
         self.width = width
-        self.adder = adder
+        self.full = full
+        self.half = half
         self.inputs: dict[Net, str] = {}
         self.columns: list[list[Bit]] = [[] for _ in range(width)]
         self.constant = 0
@@ -471,37 +477,56 @@ class _Heap:
             if not bits:
                 return (time, f"~{x}"), (time, x)
             later, y = bits.pop(0)
+            total, carry = self._half(x, y, carries_in=True)
             time = max(time, later) + HALF_DELAY
-            return (time, self._wire(f"~({x} ^ {y})")), (time, self._wire(f"{x} | {y}"))
+            return (time, total), (time, carry)
         if len(bits) == 2:
             (_, x), (time, y) = bits
             bits.clear()
-            time += HALF_DELAY
-            return (time, self._wire(f"{x} ^ {y}")), (time, self._wire(f"{x} & {y}"))
+            total, carry = self._half(x, y, carries_in=False)
+            return (time + HALF_DELAY, total), (time + HALF_DELAY, carry)
         taken, bits[:] = bits[:3], bits[3:]
         time = taken[-1][0]
-        if self.adder is None:
+        if self.full is None:
             x, y, z = (bit for _, bit in taken)
             total = self._wire(f"{x} ^ {y} ^ {z}")
             carry = self._wire(f"{x} & {y} | {z} & ({x} | {y})")
             return (time + 1.0, total), (time + GATE_CARRY_DELAY, carry)
-        inputs = [bit for _, bit in taken]
         # Sum and carry of three complements are the complements of sum and carry, so that adders
         # that invert, fed by others, need inverters at every second level at most.
-        inverts = self.adder.inverts_sum or self.adder.inverts_carry
-        flipped = inverts and _inverters(map(_complement, inputs)) < _inverters(inputs)
-        if flipped:
+        inputs = [bit for _, bit in taken]
+        inverts = self.full.inverts_sum or self.full.inverts_carry
+        flips = inverts and _inverters(map(_complement, inputs)) < _inverters(inputs)
+        total, carry = self._place(self.full, inputs, flips=flips)
+        return (time + self.full.sum_delay, total), (time + self.full.carry_delay, carry)
+
+    def _half(self, x: str, y: str, *, carries_in: bool) -> tuple[str, str]:
+        """Add two bits, and one more if a carry comes in, to a sum and a carry.
+
+        With a carry, these are the complements of those of the complements without one.  Mapping
+        merges gates with products and inverters before them, so a cell would be larger there.
+        """
+        inputs = [_complement(bit) for bit in (x, y)] if carries_in else [x, y]
+        if self.half is not None and all(PLAIN.fullmatch(bit) for bit in inputs):
+            return self._place(self.half, [x, y], flips=carries_in)
+        if carries_in:
+            return self._wire(f"~({x} ^ {y})"), self._wire(f"{x} | {y}")
+        return self._wire(f"{x} ^ {y}"), self._wire(f"{x} & {y}")
+
+    def _place(self, adder: Adder, inputs: Sequence[str], *, flips: bool) -> tuple[str, str]:
+        """Make an instance; with complements of inputs and outputs if it flips."""
+        if flips:
             inputs = [_complement(bit) for bit in inputs]
         total, carry = self._wire(), self._wire()
-        pins = dict(zip(self.adder.inputs, inputs, strict=True))
-        pins |= {self.adder.sum: total, self.adder.carry: carry}
+        pins = dict(zip(adder.inputs, inputs, strict=True))
+        pins |= {adder.sum: total, adder.carry: carry}
         connections = ", ".join(f".{pin}({bit})" for pin, bit in pins.items())
-        self.lines.append(f"  {self.adder.cell} add_{total} ({connections});")
-        if self.adder.inverts_sum != flipped:
+        self.lines.append(f"  {adder.cell} add_{total} ({connections});")
+        if adder.inverts_sum != flips:
             total = _complement(total)
-        if self.adder.inverts_carry != flipped:
+        if adder.inverts_carry != flips:
             carry = _complement(carry)
-        return (time + self.adder.sum_delay, total), (time + self.adder.carry_delay, carry)
+        return total, carry
 
     def _wire(self, expression: str | None = None) -> str:
         name = f"w{self.wires}"

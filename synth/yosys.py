@@ -21,11 +21,13 @@ from typing import Any
 import synth.bitheap
 import synth.cells
 import synth.liberty_writer
+import synth.library
 import synth.timing
-from synth.bitheap import find_full_adder, has_sums, replace_sums
+from synth.bitheap import Adder, find_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import Cell, CellLibrary
 from synth.child import run_child
+from synth.library import smallest_cell
 from synth.timing import analyse
 
 __all__ = [
@@ -67,8 +69,8 @@ module ripple_carry(P, G, CI, CO);
   endgenerate
 endmodule
 """
-SUMS = ("chain", "rows", "fast-rows", "yosys", "booth")
-HEAPS = ("chain", "rows", "fast-rows")
+SUMS = ("chain", "rows", "fast-rows", "gates", "yosys", "booth")
+HEAPS = ("chain", "rows", "fast-rows", "gates")
 CARRIES = {
     "ripple": "techmap -map +/techmap.v -map carry.v",
     "brent-kung": "techmap",
@@ -94,6 +96,10 @@ NO_TARGET_PS = 1_000_000.0
 # by so many times what it missed.
 CLOSE = 0.15
 EXTRA = 1.3
+# Adder cells come in one size, which ABC cannot change: in few fan-outs of four, gates are faster.
+TIGHT_FO4 = 45.0
+# A half adder that saves less than this share of its gates' area is not worth its fixed size.
+LEAST_GAIN = 0.01
 
 ABC_DELAY = re.compile(r"Delay = *([0-9.]+) ps")
 SUM_PREFIX = "narrowgauge_sum_"
@@ -106,9 +112,9 @@ class Attempt:
     Parameters
     ----------
     sums : str
-        How sums of products are made: ``"chain"``, ``"rows"`` and ``"fast-rows"`` of full adders
-        of the library, see `synth.bitheap.replace_sums`; ``"yosys"`` by Yosys, of gates;
-        ``"booth"`` with Booth's encoding, of gates.
+        How sums of products are made: ``"chain"``, ``"rows"`` and ``"fast-rows"`` of adder cells
+        of the library, see `synth.bitheap.replace_sums`; ``"gates"`` as ``"fast-rows"``, but of
+        gates; ``"yosys"`` by Yosys, of gates; ``"booth"`` with Booth's encoding, of gates.
     carry : str
         Carry of the adders of two operands, key of `CARRIES`.
     mapper : str
@@ -147,10 +153,13 @@ class Recipe:
         One line for reports.
     attempts : tuple of Attempt
         What to try.
+    tight_attempts : tuple of Attempt
+        What to try after these for a clock shorter than `TIGHT_FO4` fan-outs of four.
     """
 
     description: str
     attempts: tuple[Attempt, ...]
+    tight_attempts: tuple[Attempt, ...] = ()
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -165,6 +174,11 @@ RECIPES: Mapping[str, Recipe] = {
             Attempt(sums="fast-rows", carry="brent-kung", mapper="speed"),
             Attempt(sums="fast-rows", carry="kogge-stone", mapper="speed"),
             Attempt(sums="fast-rows", carry="kogge-stone", mapper="prefix"),
+        ),
+        tight_attempts=(
+            Attempt(sums="gates", carry="brent-kung", mapper="speed"),
+            Attempt(sums="gates", carry="kogge-stone", mapper="speed"),
+            Attempt(sums="gates", carry="kogge-stone", mapper="prefix"),
         ),
     ),
     "booth": Recipe(
@@ -320,7 +334,13 @@ def map_netlist(
 @functools.cache
 def _code_digest() -> str:
     """Hash of the code that decides what a netlist becomes, so that no cached one outlives it."""
-    modules = (synth.bitheap, synth.cells, synth.liberty_writer, synth.timing)
+    modules = (
+        synth.bitheap,
+        synth.cells,
+        synth.liberty_writer,
+        synth.library,
+        synth.timing,
+    )
     paths = [__file__, *(str(module.__file__) for module in modules)]
     return content_key(*(Path(path).read_bytes() for path in paths))
 
@@ -367,15 +387,21 @@ class _Flow:
             if (cells := _plain(library.of_kind(kind)))
         )
         adders = _plain(library.of_kind("multi-output"))
-        self.adder = find_full_adder(adders, library.fo4_slew_ns)
+        self.full = find_adder(adders, 3, library.fo4_slew_ns)
+        self.half = _half_adder(adders, library)
 
     def run(self, recipe: Recipe, clock_ns: float | None, wire_cap_ff: float) -> dict[str, Any]:
         """Go through a recipe and return what `MappedNetlist` takes."""
         tried: dict[Attempt, _Outcome] = {}
-        for attempt in recipe.attempts:
+        attempts = recipe.attempts
+        if clock_ns is not None and clock_ns < TIGHT_FO4 * self.library.fo4_delay_ns:
+            attempts += recipe.tight_attempts
+        for attempt in attempts:
             coarse = self._coarse(booth=attempt.sums == "booth")
             if attempt.sums in HEAPS and not has_sums(coarse):
                 attempt = replace(attempt, sums="yosys")
+            if attempt.sums == "gates" and self.full is None:
+                attempt = replace(attempt, sums="fast-rows")
             if attempt in tried:
                 continue
             target = NO_TARGET_PS if clock_ns is None else 1000 * clock_ns
@@ -429,11 +455,13 @@ class _Flow:
         module = self._coarse(booth=attempt.sums == "booth")
         sums = ""
         if attempt.sums in HEAPS:
+            uses_cells = attempt.sums != "gates"
             sums = replace_sums(
                 module,
-                self.adder,
+                self.full if uses_cells else None,
+                self.half if uses_cells else None,
                 chain=attempt.sums == "chain",
-                halve=attempt.sums == "fast-rows",
+                halve=attempt.sums in ("fast-rows", "gates"),
                 prefix=SUM_PREFIX,
             )
         self._write("design.json", json.dumps({"modules": {self.top: module}}))
@@ -511,6 +539,17 @@ def _plain(cells: Iterable[Cell]) -> list[Cell]:
         for cell in cells
         if all(IDENTIFIER.fullmatch(name) for name in (cell.name, *cell.pins))
     ]
+
+
+def _half_adder(adders: Iterable[Cell], library: CellLibrary) -> Adder | None:
+    """Find a half adder if it is smaller than its two gates, which mapping can size and merge."""
+    adder = find_adder(adders, 2, library.fo4_slew_ns)
+    gates = [smallest_cell(library, function) for function in ("A^B", "A&B")]
+    if adder is None or None in gates:
+        return adder
+    area_um2 = sum(gate.area_um2 for gate in gates if gate is not None)
+    is_smaller = library.cells[adder.cell].area_um2 < (1 - LEAST_GAIN) * area_um2
+    return adder if is_smaller else None
 
 
 @dataclass(frozen=True, kw_only=True)

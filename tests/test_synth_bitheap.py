@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from synth.activity import Simulator, pack, unpack
-from synth.bitheap import find_full_adder, has_sums, replace_sums
+from synth.bitheap import find_adder, has_sums, replace_sums
 from synth.cache import Cache
 from synth.liberty import Function
 from synth.library import load
@@ -32,7 +32,11 @@ def library():
 
 
 def full_adder(library):
-    return find_full_adder(library.of_kind("multi-output"), library.fo4_slew_ns)
+    return find_adder(library.of_kind("multi-output"), 3, library.fo4_slew_ns)
+
+
+def half_adder(library):
+    return find_adder(library.of_kind("multi-output"), 2, library.fo4_slew_ns)
 
 
 def run(module, library, recipe, tmp_path, inputs, lanes):
@@ -277,10 +281,11 @@ def test_full_adder_found_by_function(library):
 @pytest.mark.parametrize("recipe", [CHAIN, ROWS], ids=["chain", "rows"])
 @pytest.mark.parametrize("name", ["asap7", "sky130"])
 def test_other_libraries(name, recipe, tmp_path):
-    """ASAP7's full adder inverts both outputs; every second level needs no inverter."""
+    """ASAP7's adders invert both outputs; every second level needs no inverter."""
     other = load(name)
-    adder = full_adder(other)
-    assert (adder.inverts_sum, adder.inverts_carry) == ((name == "asap7",) * 2)
+    adder, half = full_adder(other), half_adder(other)
+    for each in (adder, half):
+        assert (each.inverts_sum, each.inverts_carry) == ((name == "asap7",) * 2)
     source = (
         "module t(input signed [7:0] a, input signed [7:0] b, input signed [15:0] c,"
         "output signed [19:0] y); assign y = c - a * b + b; endmodule"
@@ -293,7 +298,45 @@ def test_other_libraries(name, recipe, tmp_path):
     mapped, results = run(source, other, recipe, tmp_path, inputs, 4096)
     expected = inputs["c"] - inputs["a"] * inputs["b"] + inputs["b"]
     np.testing.assert_array_equal(results, expected % (1 << 20))
-    assert mapped.cells_by_type[adder.cell] >= 40
+    counts = mapped.cells_by_type
+    assert counts[adder.cell] >= 40
+    assert (counts.get(half.cell, 0) > 0) == (recipe is CHAIN)
+    if name == "asap7":
+        inverters = {cell.name for cell in other.of_kind("inverter")}
+        assert sum(counts.get(each, 0) for each in inverters) < counts[adder.cell]
+
+
+@pytest.mark.parametrize("name", ["asap7", "sky130"])
+def test_half_adder_of_complements(name, tmp_path):
+    """Two bits to subtract and a constant one: the complements of a half adder."""
+    other = load(name)
+    values = np.arange(1 << 6)
+    inputs = {"a": values & 7, "b": values >> 3}
+    source = (
+        "module t(input [2:0] a, input [2:0] b, output [5:0] y); assign y = 6'd43 - a - b;"
+        " endmodule"
+    )
+    mapped, results = run(source, other, CHAIN, tmp_path, inputs, 1 << 6)
+    np.testing.assert_array_equal(results, 43 - sum(inputs.values()))
+    assert half_adder(other).cell in mapped.cells_by_type
+
+
+def test_gates_for_a_short_clock(tmp_path):
+    """Adders of one size are too slow for a clock of fewer than 45 fan-outs of four."""
+    asap7 = load("asap7")
+    source = "module t(input [9:0] a, input [9:0] b, output [19:0] y); assign y = a * b; endmodule"
+    recipe = replace(
+        CHAIN,
+        tight_attempts=(Attempt(sums="gates", carry="kogge-stone", mapper="speed"),),
+    )
+    cache, delays = Cache(tmp_path), {}
+    for fan_outs in (44.5, 45.5):
+        clock_ns = fan_outs * asap7.fo4_delay_ns
+        mapped = map_netlist(source, "t", asap7, clock_ns=clock_ns, recipe=recipe, cache=cache)
+        delays[fan_outs] = analyse(mapped.module, asap7).critical_path_ns / clock_ns
+        adders = {full_adder(asap7).cell, half_adder(asap7).cell}
+        assert adders.isdisjoint(mapped.cells_by_type) == (fan_outs < 45)
+    assert delays[44.5] < 1 < delays[45.5]
 
 
 @pytest.mark.parametrize("inverted", ["sum", "carry"])
@@ -324,6 +367,9 @@ def test_product_needs_few_full_adders(library, tmp_path):
     mapped, results = run(source, library, CHAIN, tmp_path, inputs, 1)
     assert results == [1 << 14]
     assert 40 <= mapped.cells_by_type["FA_X1"] <= 50
+    # Its area is that of its two gates.
+    assert half_adder(library).cell == "HA_X1"
+    assert "HA_X1" not in mapped.cells_by_type
 
 
 @pytest.mark.parametrize(
@@ -380,14 +426,14 @@ def macc(**changes):
 def test_replaced_cell_keeps_its_nets(library):
     module = macc()
     assert has_sums(module)
-    text = replace_sums(module, full_adder(library), chain=False, prefix="part_")
+    text = replace_sums(module, full_adder(library), None, chain=False, prefix="part_")
     cell = module["cells"]["sum"]
     assert cell["type"] == "part_0"
     assert sorted(cell["connections"]["X"]) == [2, 3, 4, 5]
     assert cell["connections"]["Y"] == [6, 7]
     assert "module part_0(X, Y);" in text
     assert not has_sums(module)
-    assert replace_sums(module, None, chain=True, prefix="part_") == ""
+    assert replace_sums(module, None, None, chain=True, prefix="part_") == ""
 
 
 def test_looking_for_sums_changes_nothing():
@@ -437,7 +483,7 @@ def test_result_of_the_same_width_is_taken_in():
     module = macc()
     module["cells"]["adder"] = adder(A=[6, 7], B=[5, 5], Y=[14, 15])["cells"]["adder"]
     module["ports"]["y"]["bits"] = [14, 15]
-    text = replace_sums(module, None, chain=False, prefix="part_")
+    text = replace_sums(module, None, None, chain=False, prefix="part_")
     assert list(module["cells"]) == ["adder"]
     assert text.count("module part_") == 1
     assert sorted(module["cells"]["adder"]["connections"]["X"]) == [2, 3, 4, 5]
