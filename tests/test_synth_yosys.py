@@ -143,7 +143,10 @@ def test_recipe_of_ones_own(library, cache):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sums": "tree"}, "sums must be one of chain, rows, fast-rows, gates, yosys, booth, not 'tree'"),
+        (
+            {"sums": "tree"},
+            "sums must be one of chain, rows, fast-rows, gates, yosys, booth, not 'tree'",
+        ),
         ({"carry": "skip"}, "carry must be one of ripple, brent-kung, kogge-stone, not 'skip'"),
         ({"mapper": ""}, "mapper must be one of area, delay, speed, prefix, not ''"),
     ],
