@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly, Timer
+from cocotb.types import Logic
 
 from sim.layout import pack, unpack
 from sim.parameters import Parameters, load
 from sim.system import Integers, Layer, hardware_bias
 
-__all__ = ["Device", "Transfers", "apply", "apply_clocked", "check", "read"]
+__all__ = ["ONE", "Device", "Transfers", "apply", "apply_clocked", "check", "coins", "read"]
 
 PERIOD_NS = 10
+
+#: What a port of one bit is compared with in every cycle: faster than an integer.
+ONE = Logic(1)
 
 #: Cycles without a transfer after which a stream counts as stuck.
 PATIENCE = 5000
@@ -105,7 +109,7 @@ async def apply_clocked(
     settled = Timer(1, "ns")
     results: list[int] = []
     moved = 0
-    moves = _coins(1 - PAUSE, rng)
+    moves = coins(1 - PAUSE, rng)
     while len(results) < len(words):
         move = next(moves)
         dut.clk.value = 0
@@ -243,12 +247,12 @@ class Device:
             await falling
             # Results are taken at once, so valid and its word stay from the edge to here.  A word
             # of ``i`` that was not accepted would be missing at the end.
-            if o_valid.value == 1:
+            if o_valid.value == ONE:
                 results.append(read(o_payload))
         dut.i__valid.value = 0
         for _ in range(latency - 1):
             await falling
-            if o_valid.value == 1:
+            if o_valid.value == ONE:
                 results.append(read(o_payload))
         await falling
         dut.o__ready.value = 0
@@ -287,29 +291,36 @@ class Device:
             If a result that waits is taken back or changed, or nothing moves any more.
         """
         dut = self.dut
+        i_valid, i_payload, i_ready = dut.i__valid, dut.i__payload, dut.i__ready
+        o_valid, o_payload, o_ready = dut.o__valid, dut.o__payload, dut.o__ready
         hits = dict.fromkeys(STREAM_BINS, 0)
         seen = Transfers()
-        go, take = (_coins(1 - gap, rng) for gap in gaps)
+        go, take = (coins(1 - gap, rng) for gap in gaps)
         offering = False
+        # What the ports were last set to: writing one takes longer than anything else here.
+        is_valid: bool | None = None
+        is_ready: bool | None = None
         held: int | None = None
         last = self.cycle
         while len(seen.accepted) < len(words) or len(seen.taken) < count:
             sent = len(seen.accepted)
             if not offering and sent < len(words) and next(go):
-                dut.i__payload.value = words[sent]
+                i_payload.value = words[sent]
                 offering = True
             ready = len(seen.taken) < count and next(take)
-            dut.i__valid.value = offering
-            dut.o__ready.value = ready
+            if is_valid != offering:
+                i_valid.value = is_valid = offering
+            if is_ready != ready:
+                o_ready.value = is_ready = ready
             await self.settled
 
-            accepted = offering and dut.i__ready.value == 1
+            accepted = offering and i_ready.value == ONE
             hits["input pauses"] += not offering and 0 < sent < len(words)
             hits["input waits"] += offering and not accepted
             if accepted:
                 seen.accepted.append(self.cycle)
                 offering = False
-            word = read(dut.o__payload) if dut.o__valid.value == 1 else None
+            word = read(o_payload) if o_valid.value == ONE else None
             if held is not None:
                 assert word == held, f"result {held:#x} waits, but becomes {word}"
             elif word is not None:
@@ -329,8 +340,8 @@ class Device:
                 f"words and {len(seen.taken)} of {count} results"
             )
             await self.tick()
-        dut.i__valid.value = 0
-        dut.o__ready.value = 0
+        i_valid.value = 0
+        o_ready.value = 0
         coverage = self.parameters.coverage
         coverage.declare("streams", STREAM_BINS)
         for name, number in hits.items():
@@ -338,8 +349,8 @@ class Device:
         return seen
 
 
-def _coins(probability: float, rng: np.random.Generator | None) -> Iterator[bool]:
-    """Endless random decisions."""
+def coins(probability: float, rng: np.random.Generator | None) -> Iterator[bool]:
+    """Endless random decisions; always True with probability 1, for which no ``rng`` is needed."""
     while True:
         if probability == 1 or rng is None:
             yield True

@@ -8,7 +8,7 @@ import numpy as np
 from golden.fixed import FixedSpec
 from golden.formats import parse
 from golden.weight_pool import WeightPoolSpec
-from sim.drivers import PATIENCE, Device, check, read
+from sim.drivers import ONE, PATIENCE, Device, check, coins, read
 from sim.layout import pack
 from sim.parameters import load
 from sim.weight_pool import PoolBins
@@ -28,10 +28,48 @@ SOME_PHASES = 8
 SOME_LAYERS = 2
 SOME_PIXELS = 5
 
+#: Rows of the table that are tried with all shifts, if not all.
+SOME_ROWS = 32
+
 STREAMS = ("i", "indices")
 
 WAITS = ("i waits", "i pauses", "indices wait", "indices pause", "o waits", "o is taken at once")
 PARAMETERS.coverage.declare("streams", WAITS)
+
+
+class _Input:
+    """Words for one input stream, and what its ports were last set to."""
+
+    def __init__(self, dut, stream, words):
+        self.valid, self.payload, self.ready = (
+            getattr(dut, f"{stream}__{port}") for port in ("valid", "payload", "ready")
+        )
+        self.words = words
+        self.sent = 0
+        self.offered = False
+        self.is_valid = None
+
+    @property
+    def left(self):
+        """Words that were not accepted yet."""
+        return len(self.words) - self.sent
+
+    def offer(self, coin):
+        """Offer the next word, unless one waits already or ``coin`` says to pause."""
+        if not self.offered and self.left and next(coin):
+            self.offered = True
+            self.payload.value = self.words[self.sent]
+        # Writing a port takes longer than anything else here.
+        if self.is_valid != self.offered:
+            self.valid.value = self.is_valid = self.offered
+
+    def accept(self):
+        """Whether the word that is offered is taken in this cycle."""
+        if self.ready.value == ONE:
+            self.sent += 1
+            self.offered = False
+            return True
+        return False
 
 
 class Engine(Device):
@@ -92,38 +130,34 @@ class Engine(Device):
         With ``cycles``, stops after that many.
         """
         dut = self.dut
-        offering, sent = [False, False], [0, 0]
+        inputs = [_Input(dut, stream, part) for stream, part in zip(STREAMS, words, strict=True)]
+        *go, take = (coins(1 - gap, rng) for gap in gaps)
+        o_valid, o_payload, o_ready = dut.o__valid, dut.o__payload, dut.o__ready
         results, accepted, taken = [], [], []
-        held, begin, last_move = None, self.cycle, self.cycle
+        held, is_ready, begin, last_move = None, None, self.cycle, self.cycle
         seen = dict.fromkeys(WAITS, 0)
-        while len(taken) < count or sent != [len(part) for part in words]:
+        while len(taken) < count or any(each.left for each in inputs):
             if cycles is not None and self.cycle - begin >= cycles:
                 break
-            for number, stream in enumerate(STREAMS):
-                left = sent[number] < len(words[number])
-                if left and not offering[number]:
-                    offering[number] = not gaps[number] or rng.random() >= gaps[number]
-                getattr(dut, f"{stream}__valid").value = int(offering[number])
-                if offering[number]:
-                    getattr(dut, f"{stream}__payload").value = words[number][sent[number]]
-            ready = len(taken) < count and (not gaps[2] or rng.random() >= gaps[2])
-            dut.o__ready.value = int(ready)
+            for each, coin in zip(inputs, go, strict=True):
+                each.offer(coin)
+            ready = len(taken) < count and next(take)
+            if ready != is_ready:
+                o_ready.value = is_ready = ready
             await self.settled
 
             moved = False
-            for number, stream in enumerate(STREAMS):
+            for number, each in enumerate(inputs):
                 waits, pauses = WAITS[2 * number : 2 * number + 2]
-                if offering[number] and getattr(dut, f"{stream}__ready").value == 1:
-                    offering[number] = False
-                    sent[number] += 1
+                if not each.offered:
+                    seen[pauses] += each.left > 0
+                elif each.accept():
                     moved = True
                     if number == 0:
                         accepted.append(self.cycle)
-                elif offering[number]:
+                else:
                     seen[waits] += 1
-                elif sent[number] < len(words[number]):
-                    seen[pauses] += 1
-            word = read(dut.o__payload) if dut.o__valid.value == 1 else None
+            word = read(o_payload) if o_valid.value == ONE else None
             if word is not None:
                 seen["o is taken at once" if ready and held is None else "o waits"] += 1
             assert held is None or word == held, f"result {held:#x} waits, but becomes {word}"
@@ -134,8 +168,8 @@ class Engine(Device):
                 held, moved = None, True
             last_move = self.cycle if moved else last_move
             assert self.cycle - last_move < PATIENCE, (
-                f"nothing moved for {PATIENCE} cycles after {sent} words of {STREAMS} "
-                f"and {len(taken)} of {count} results"
+                f"nothing moved for {PATIENCE} cycles with {[each.left for each in inputs]} words "
+                f"of {STREAMS} left and {len(taken)} of {count} results"
             )
             await self.tick()
         self.rest()
@@ -217,19 +251,25 @@ async def every_row_and_index(dut):
     codes = addresses[:, None] >> np.arange(SPEC.group) & 1
     activations = FixedSpec(bits=1, frac_bits=0, signed=False)
     result = FixedSpec(bits=SPEC.bits, frac_bits=0)
-    # Whole entries; where a code has too few bits, its upper ones; halves, half of which are ties;
-    # and twice the entries, many of which are too large.
+    # Whole entries and, where a code has too few bits, their upper ones.  Of some rows, the halves,
+    # half of which are ties, and twice the entries, many of which are too large.
     excess = max(SPEC.entry_bits - SPEC.bits, 0)
+    everywhere = slice(None)
+    some = rng.permutation(len(addresses))[:SOME_ROWS]
     for first in range(0, SPEC.entries, most):
         indices = np.arange(first, min(first + most, SPEC.entries))[None]
-        entries = pool.table[:, indices[0]].astype(np.int64)
-        for shift, relu in ((0, False), (excess, False), (1, False), (-1, False), (-1, True)):
+        table = pool.table[:, indices[0]].astype(np.int64)
+        for rows, shift, relu in (
+            *((everywhere, shift, False) for shift in {0, excess}),
+            *((some, shift, relu) for shift, relu in ((1, False), (-1, False), (-1, True))),
+        ):
+            entries = table[rows]
             sums = np.where(relu & (entries < 0), 0, entries)
             layer = SYSTEM.layer(
                 pool,
                 activations,
                 result,
-                codes=codes,
+                codes=codes[rows],
                 channels=SPEC.group,
                 indices=indices,
                 bias_q=np.zeros(indices.shape[1], np.int64),
