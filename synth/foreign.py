@@ -81,6 +81,9 @@ ASYNCHRONOUS = (
 )
 SYNCHRONOUS = (("SRST", "SRST_POLARITY"),)
 
+# How the escaped name of one backslash comes out of slang and Yosys: with nothing behind it.
+EMPTY_NAME = "\\"
+
 Module = Mapping[str, Any]
 # A command: a text of ours, or words and the folder to run it in.
 _Job = str | tuple[Sequence[str], str]
@@ -339,7 +342,7 @@ class _Flow:
             notes.append(f"{clock} clocks with its falling edge; measured as the rising one")
         return ForeignDesign(
             top=self.top,
-            verilog=self._plain(is_falling) if notes or texts is None else "\n".join(texts),
+            verilog=self._plain(found, is_falling) if notes or texts is None else "\n".join(texts),
             ports=tuple(found.ports()),
             clock=clock,
             falling_edge=is_falling,
@@ -348,8 +351,10 @@ class _Flow:
             notes=tuple(notes),
         )
 
-    def _plain(self, is_falling: bool) -> str:
+    def _plain(self, found: "_Inspection", is_falling: bool) -> str:
         rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
+        # A name that is but the backslash of escaped names is none in the Verilog of Yosys.
+        nameless = ["rename -hide w:*"] if found.has_empty_name else []
         self._run(
             "read_rtlil design.il",
             "memory -nomap",
@@ -359,6 +364,7 @@ class _Flow:
             "setattr -unset init w:*",
             "setundef -undriven -zero",
             *rising,
+            *nameless,
             # Cells that Verilog has no expression for.
             "bmuxmap",
             "demuxmap",
@@ -436,6 +442,8 @@ class _Inspection:
         for port in self.ports():
             if port.direction not in ("input", "output"):
                 raise ForeignError(f"port {port.name} must be an input or an output, not an inout")
+        if EMPTY_NAME in self.module["ports"]:
+            raise ForeignError(r"port must have a name, not the escaped one '\ '")
         if not any(port.direction == "output" for port in self.ports()):
             raise ForeignError("design must have an output, not none")
         for name, cell in self.cells.items():
@@ -479,6 +487,11 @@ class _Inspection:
                 f"memories must hold at most {max_memory_bits} bits to become flip-flops and "
                 f"gates, not {bits} ({', '.join(list(self.module.get('memories', {}))[:4])})"
             )
+
+    @property
+    def has_empty_name(self) -> bool:
+        """Whether a net has the name that is empty."""
+        return EMPTY_NAME in self.module["netnames"]
 
     def memory_bits(self, *, written: bool = False) -> int:
         """Bits of all memories, or of those that are written."""
