@@ -69,26 +69,34 @@ module ripple_carry(P, G, CI, CO);
   endgenerate
 endmodule
 """
-SUMS = ("chain", "rows", "fast-rows", "gates", "yosys", "booth")
 HEAPS = ("chain", "rows", "fast-rows", "gates")
+SUMS = (*HEAPS, "yosys", "booth", "carry-save", "separate")
+# What Yosys' ``synth`` is asked for besides.
+SYNTH_OPTIONS = {"booth": "-booth", "carry-save": "-arith_tree", "separate": "-noalumacc"}
 CARRIES = {
     "ripple": "techmap -map +/techmap.v -map carry.v",
     "brent-kung": "techmap",
+    "sklansky": "techmap -map +/techmap.v -map +/choices/sklansky.v",
+    "han-carlson": "techmap -map +/techmap.v -map +/choices/han-carlson.v",
     "kogge-stone": "techmap -map +/techmap.v -map +/choices/kogge-stone.v",
 }
 
-# ABC commands.  All end with buffers for large loads and sizes that suit the delay target.
+# ABC commands.  All but one end with buffers for large loads and sizes that suit the delay target.
 PREPARE = "strash; ifraig; scorr; dc2; strash"
+COVER = "dch -f; amap -m; strash; dc2; dch -f; amap -m; strash; dc2; dch -f; amap -m; topo"
 SIZES = "buffer -c; upsize -D {target}; dnsize -D {target}; stime -p"
 MAPPERS = {
     # Covering for area alone; mapping again from the mapped netlist finds smaller ones.
-    "area": f"{PREPARE}; dch -f; amap -m; strash; dc2; dch -f; amap -m; strash; dc2; dch -f; "
-    f"amap -m; topo; {SIZES}",
+    "area": f"{PREPARE}; {COVER}; {SIZES}",
+    "unsized": f"{PREPARE}; {COVER}; stime -p",
     "delay": f"{PREPARE}; &get -n; &dch -f; &nf -D {{target}}; &put; {SIZES}",
     # Rewriting for area makes chains of prefix adders: these two leave them as they are, and the
     # last one even chooses no other structure while it covers.
     "speed": f"strash; &get -n; &dch -f; &nf -D {{target}}; &put; {SIZES}",
     "prefix": f"strash; ifraig; scorr; &get -n; &nf -D {{target}}; &put; {SIZES}",
+    # What Yosys does without a script.
+    "yosys": "strash; &get -n; &fraig -x; &put; scorr; dc2; dretime; strash; &get -n; &dch -f; "
+    "&nf -D {target}; &put; buffer; upsize -D {target}; dnsize -D {target}; stime -p",
 }
 # Without a clock, no path is too long.
 NO_TARGET_PS = 1_000_000.0
@@ -114,7 +122,9 @@ class Attempt:
     sums : str
         How sums of products are made: ``"chain"``, ``"rows"`` and ``"fast-rows"`` of adder cells
         of the library, see `synth.bitheap.replace_sums`; ``"gates"`` as ``"fast-rows"``, but of
-        gates; ``"yosys"`` by Yosys, of gates; ``"booth"`` with Booth's encoding, of gates.
+        gates; ``"yosys"`` by Yosys, of gates; ``"booth"`` with Booth's encoding,
+        ``"carry-save"`` by Yosys' own trees of carry-save adders, and ``"separate"`` with each
+        product and sum by itself, all three by Yosys, of gates.
     carry : str
         Carry of the adders of two operands, key of `CARRIES`.
     mapper : str
@@ -397,7 +407,7 @@ class _Flow:
         if clock_ns is not None and clock_ns < TIGHT_FO4 * self.library.fo4_delay_ns:
             attempts += recipe.tight_attempts
         for attempt in attempts:
-            coarse = self._coarse(booth=attempt.sums == "booth")
+            coarse = self._coarse(attempt.sums)
             if attempt.sums in HEAPS and not has_sums(coarse):
                 attempt = replace(attempt, sums="yosys")
             if attempt.sums == "gates" and self.full is None:
@@ -420,9 +430,10 @@ class _Flow:
                     tried[attempt] = again
         return min(tried.values(), key=lambda outcome: outcome.delay_ns or 0.0).result
 
-    def _coarse(self, *, booth: bool) -> dict[str, Any]:
+    def _coarse(self, sums: str) -> dict[str, Any]:
         """Elaborate and optimise the design down to words, registers and sums."""
-        name = "booth.json" if booth else "coarse.json"
+        option = SYNTH_OPTIONS.get(sums, "")
+        name = f"coarse{option}.json"
         path = self.folder / name
         if not path.exists():
             self._run_yosys(
@@ -438,7 +449,7 @@ class _Flow:
                     "tribuf",
                     "opt_clean",
                     "check -assert",
-                    f"synth -flatten -top {self.top} -run begin:fine {'-booth' if booth else ''}",
+                    f"synth -flatten -top {self.top} -run begin:fine {option}",
                     "opt -fast -full",
                     "memory_map",
                     "opt -full",
@@ -452,7 +463,7 @@ class _Flow:
 
     def _attempt(self, attempt: Attempt, target_ps: float, wire_cap_ff: float) -> "_Outcome":
         """Map the design once."""
-        module = self._coarse(booth=attempt.sums == "booth")
+        module = self._coarse(attempt.sums)
         sums = ""
         if attempt.sums in HEAPS:
             uses_cells = attempt.sums != "gates"
@@ -474,7 +485,7 @@ class _Flow:
                 "read_verilog sums.v",
                 f"hierarchy -check -top {self.top}",
                 "flatten -noscopeinfo",
-                "alumacc",
+                *([] if attempt.sums == "separate" else ["alumacc"]),
                 "opt",
                 CARRIES[attempt.carry],
                 "opt -fast",
