@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from golden.formats import parse
 from golden.spec import check_int
 from narrowgauge.catalogue import DESIGNS, Design, Options, find
 from narrowgauge.workers import worker_pool
+from sim.benches import bench_tests
 from sim.coverage import Counts, empty_bins
 from sim.runner import BenchJob, BenchResult, BenchRun, Simulator, find_simulator, workspace
 from synth.cells import CellLibrary
@@ -203,7 +205,8 @@ def cases(
     thorough : bool
         Whether to try more, in the first size of each format and in sizes that ``names`` name.
     tests : sequence of str
-        Names of the tests to run; all if empty, but for those that ``names`` name.
+        Names of the tests to run, in the designs that have one of them; all if empty, but for those
+        that ``names`` name.
 
     Returns
     -------
@@ -212,16 +215,11 @@ def cases(
     Raises
     ------
     ValueError
-        If a name or a format is unknown, or a format is for none of the designs.
+        If a name or a format is unknown, or a format or test is for none of the designs.
     """
-    chosen = _choices(names, specs)
+    chosen = _choices(names, specs, tests)
     return [
-        replace(
-            case,
-            simulator=simulator,
-            thorough=thorough and case.thorough,
-            tests=case.tests or tuple(tests),
-        )
+        replace(case, simulator=simulator, thorough=thorough and case.thorough)
         for simulator in simulators
         for choice in chosen
         for case in _cases(choice, specs, library)
@@ -256,9 +254,22 @@ def everything(
     return everywhere + elsewhere + listed(simulators=[first], library=library, thorough=False)
 
 
-def _choices(names: Sequence[str], specs: Sequence[str]) -> list[_Choice]:
+def _choices(
+    names: Sequence[str], specs: Sequence[str], tests: Sequence[str] = ()
+) -> list[_Choice]:
     chosen = [_choice(name) for name in dict.fromkeys(names)]
     chosen = chosen or [_Choice(design=design) for design in DESIGNS.values()]
+    wanted = {choice: choice.tests or tuple(tests) for choice in chosen}
+    has = {choice: bench_tests(choice.design.unit.bench) for choice in chosen}
+    known = dict.fromkeys(chain.from_iterable(has.values()))
+    for name in chain.from_iterable(wanted.values()):
+        if name not in known:
+            raise ValueError(f"test must be one of {', '.join(known)}, not {name!r}")
+    chosen = [
+        replace(choice, tests=tuple(name for name in wanted[choice] if name in has[choice]))
+        for choice in chosen
+        if not wanted[choice] or {*wanted[choice]} & {*has[choice]}
+    ]
     for spec in specs:
         if parse(spec).stem not in {choice.design.stem for choice in chosen}:
             listed = ", ".join(choice.design.name for choice in chosen)

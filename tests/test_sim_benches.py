@@ -9,6 +9,7 @@ import pytest
 
 from narrowgauge.catalogue import DESIGNS, UNITS, Options
 from narrowgauge.regression import Case, bench_job, cases, default_seed, run_case
+from sim.benches import bench_tests
 from sim.coverage import empty_bins
 from sim.runner import find_simulator, workspace
 from tests.simulators import needs_icarus, needs_verilator
@@ -138,6 +139,12 @@ def chosen():
 def shared():
     with workspace() as folder:
         yield folder
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_names(name):
+    """What can be asked for is what runs."""
+    assert set(bench_tests(UNITS[name].bench)) == TESTS[name]
 
 
 @needs_icarus

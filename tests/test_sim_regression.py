@@ -13,7 +13,7 @@ import narrowgauge.regression
 import narrowgauge.tensors
 from golden.formats import parse
 from narrowgauge import cli
-from narrowgauge.catalogue import DESIGNS, Options
+from narrowgauge.catalogue import DESIGNS, Options, find
 from narrowgauge.regression import (
     Case,
     Outcome,
@@ -23,6 +23,7 @@ from narrowgauge.regression import (
     everything,
     run,
 )
+from sim.benches import bench_tests
 from sim.layout import unpack
 from tests.simulators import needs_icarus
 
@@ -85,11 +86,23 @@ def test_chosen_cases():
         ((["fixed-mac/fixed99"],), "bits must be between 2 and 16, not 99"),
         ((["fixed-mac/tapered8"],), "spec must be a format of fixed-mac, not 'tapered8'"),
         ((["fixed-array/fixed8/9x9"],), "size of fixed-array must be one of .*, not '9x9'"),
+        ((["fixed-mac/fixed8/default/ties"],), "test must be one of every_pair, .*, not 'ties'"),
     ],
 )
 def test_refused_cases(arguments, message):
     with pytest.raises(ValueError, match=message):
         cases(*arguments)
+
+
+def test_chosen_tests():
+    """Of all designs, those that have one of the tests."""
+    chosen = cases(["fixed-mac", "fixed-encoder", "fixed-array"], tests=["ties", "every_pair"])
+    tests = {case.design: case.tests for case in chosen}
+    assert tests == {"fixed-mac": ("every_pair",), "fixed-encoder": ("ties",)}
+    (case,) = cases(["fixed-mac/fixed4/default/longest_sums"], tests=["every_pair"])
+    assert case.tests == ("longest_sums",)
+    with pytest.raises(ValueError, match=r"test must be one of ties, .*, not 'dot_products'"):
+        cases(["fixed-encoder", "fixed-mac"], tests=["ties", "dot_products"])
 
 
 def test_seed(monkeypatch):
@@ -204,13 +217,14 @@ def test_names(monkeypatch, library):
     monkeypatch.setattr("narrowgauge.outcomes.print_outcomes", lambda *_: None)
     for thorough, case in itertools.product((True, False), cases(library=library)):
         chosen = replace(case, simulator="verilator", thorough=thorough)
-        outcome = outcome_of(chosen, "dot_products/gaps=2", seed=77)
+        test = bench_tests(find(case.design).unit.bench)[-1]
+        outcome = outcome_of(chosen, test, seed=77)
         program, *words = shlex.split(outcome.command)
         assert (program, words[:2]) == ("narrowgauge", ["test", outcome.name])
         with pytest.raises(TypeError, match="NoneType"):  # nothing was run
             cli.narrowgauge(words, standalone_mode=False)
         ((got,), options) = asked.pop()
-        assert got == replace(chosen, tests=("dot_products/gaps=2",))
+        assert got == replace(chosen, tests=(test,))
         assert options["seed"] == 77
         # What is no test of a bench is repeated as a whole.
         for step in ("map", "build", "run", "coverage"):
