@@ -22,7 +22,7 @@ __all__ = ["measure", "print_measurement"]
 EXAMPLES = """\b
 Examples:
   narrowgauge measure adder.v --top adder
-  narrowgauge measure pkg.sv dot.sv --top dot -P WIDTH=8 -I include -D SYNTHESIS
+  narrowgauge measure pkg.sv dot.sv --top dot -P WIDTH=8 -I include
   narrowgauge measure mac.sv --top mac --stimuli operands.npz --reset rst_n=0
   narrowgauge measure mac.sv --top mac --random 1000 --distribution normal \\
       --distribution weights=sparse:8 --set enable=1 --operations 16 -o out
