@@ -22,7 +22,7 @@ __all__ = ["Change", "Differences", "compare_results", "print_differences", "rea
 MAX_BYTES = 64 << 20
 
 #: Parts of a result that are lists of things with names, and where each has its name.
-NAMES = {"rows": "spec", "layers": "name", "units": "module", "memories": "name"}
+NAMES = {"rows": "spec", "layers": "name", "units": "role", "memories": "name"}
 
 #: Says how the result was made, not what it is.
 NOT_COMPARED = ("settings.command",)
@@ -173,8 +173,8 @@ def _is_number(value: Any) -> bool:
 def compare_results(old: Mapping[str, Any], new: Mapping[str, Any]) -> Differences:
     """Find all that differs between two results.
 
-    Figures are compared exactly.  Rows are matched by their formats, layers, modules and memories
-    by their names.
+    Figures are compared exactly.  Rows are matched by their formats, layers, units and memories by
+    their names.
 
     Parameters
     ----------

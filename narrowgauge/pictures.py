@@ -1,33 +1,33 @@
 """Pictures of a comparison as SVG that is written into a page.
 
-Matplotlib draws them.  Their colours are names of CSS variables, so that the page decides on light
-and dark; their texts are texts.  The bytes depend on the data alone.
+Matplotlib draws those with axes.  Colours are names of CSS variables, so that the page decides on
+light and dark; texts are texts.  The bytes depend on the data alone.
 """
 
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path as Outline
 
-from narrowgauge.table import PARTS, aligned
+from narrowgauge.table import PARTS
 
 __all__ = [
     "Point",
     "group_marks",
+    "histogram",
     "pareto_front",
     "part_colours",
     "scatter",
-    "stacked_bars",
-    "value_strips",
+    "strip",
+    "strip_limits",
 ]
 
 # The first picture on a machine makes a list of fonts, which is nothing to tell the user.
@@ -110,6 +110,7 @@ def _for_page(text: str) -> str:
     )
     # Matplotlib gives every group an identifier, the same ones in each picture.
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', text))
+    used |= set(re.findall(rf'id="({OURS}[^"]*)"', text))
     text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
     # The page has its own fonts; the size stays.  Releases of matplotlib write it in two ways.
     text = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]+", r"font-size: \1", text)
@@ -127,7 +128,8 @@ def part_colours(parts: Sequence[str]) -> dict[str, str]:
     parts : sequence of str
         Names of parts, in order.
     """
-    return {part: COLOURS[colour] for part, colour in _part_series(parts).items()}
+    order = [*PARTS, *(part for part in parts if part not in PARTS)]
+    return {part: COLOURS[SERIES[order.index(part) % SERIES_COUNT]] for part in parts}
 
 
 def group_marks(groups: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -149,89 +151,20 @@ def _group_series(index: int) -> str:
     return SERIES[(index + 1) % SERIES_COUNT]
 
 
-def _part_series(parts: Sequence[str]) -> dict[str, str]:
-    others = [part for part in parts if part not in PARTS]
-    order = [*PARTS, *others]
-    return {part: SERIES[order.index(part) % SERIES_COUNT] for part in parts}
-
-
-def _bare(axes: Axes, *, x: bool = True) -> None:
-    """Take the vertical axis off, and the horizontal one too unless ``x``."""
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
-    if not x:
-        axes.set_xticks([])
-        axes.spines["bottom"].set_visible(False)
-
-
-# Bars.
-
-BAR_WIDTH = 480
-BAR_PITCH = 40
-
-
-def stacked_bars(
-    name: str, rows: Sequence[tuple[str, Mapping[str, float]]], parts: Sequence[str]
-) -> str:
-    """One bar for each row, made of its parts, with the label above it and the total at its end.
-
-    Parameters
-    ----------
-    name : str
-        Name of the picture.
-    rows : sequence of (str, mapping)
-        Label and parts of each bar.
-    parts : sequence of str
-        Order of the parts.
-    """
-    totals = [sum(breakdown.values()) for _, breakdown in rows]
-    longest = max(totals) or 1.0
-    series = _part_series(parts)
-
-    def paint(picture: Figure) -> None:
-        axes = picture.add_axes((0.01, 0.0, 0.98, 1.0))
-        axes.set_xlim(0, longest * 1.12)
-        axes.set_ylim(len(rows), 0)
-        _bare(axes, x=False)
-        axes.grid(visible=False)
-        bars = zip(rows, totals, aligned(totals, 3), strict=True)
-        for index, ((label, breakdown), total, text) in enumerate(bars):
-            left = 0.0
-            for part in parts:
-                size = breakdown.get(part, 0.0)
-                # A thin line of paper between the parts.
-                axes.barh(
-                    index + 0.68,
-                    size,
-                    0.44,
-                    left=left,
-                    color=series[part],
-                    edgecolor=PAPER,
-                    linewidth=0.8,
-                )
-                left += size
-            axes.text(0, index + 0.36, label, fontsize=FONT_SIZE)
-            axes.text(
-                total + longest * 0.015,
-                index + 0.69,
-                text,
-                va="center",
-                color=MUTED,
-                fontsize=FONT_SIZE,
-            )
-
-    return _draw(name, BAR_WIDTH, BAR_PITCH * len(rows) + 4, paint)
-
-
 # Points.
 
-POINTS_WIDTH, POINTS_HEIGHT = 480, 340
+#: Width and height for a page with room for two pictures side by side, and for a telephone.
+WIDE = (480, 340)
+NARROW = (336, 330)
+
+#: Start of the identifiers of elements that the page knows.
+OURS = "our-"
 
 #: A label takes about so many units for each character, in the fonts that pages use.
 CHARACTER_WIDTH = 6.4
 LINE_HEIGHT = 14.0
 
+#: Label, group, x and y.
 Point = tuple[str, str, float, float]
 
 
@@ -261,9 +194,15 @@ def scatter(
     points: Sequence[Point],
     x_label: str,
     y_label: str,
+    *,
     reference: tuple[str, float] | None = None,
+    less_is_better: bool = False,
+    size: tuple[int, int] = WIDE,
 ) -> str:
-    """Points with labels and the Pareto front of least x and most y.
+    """Points with labels and the Pareto front of least x and most, or least, y.
+
+    The page finds each point and its label by the attribute ``data-system``, its group, and the
+    front by the class ``front``.
 
     Parameters
     ----------
@@ -275,66 +214,111 @@ def scatter(
         What the axes show.
     reference : (str, float), optional
         Label and height of a level to compare with.
+    less_is_better : bool
+        Whether y is a cost too.
+    size : (int, int)
+        Width and height in units of the drawing.
     """
     groups = list(dict.fromkeys(group for _, group, _, _ in points))
     places = np.array([(x, y) for _, _, x, y in points])
+    width, height = size
 
     def paint(picture: Figure) -> None:
-        axes = picture.add_axes((0.125, 0.15, 0.86, 0.82))
+        left, bottom = 58 / width, 50 / height
+        axes = picture.add_axes((left, bottom, 1 - left - 6 / width, 1 - bottom - 8 / height))
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.tick_params(length=0)
         heights = [*places[:, 1], *([reference[1]] if reference else [])]
-        low, high = min(heights), max(heights)
-        margin = 0.12 * (high - low) or 1.0
-        axes.set_xlim(0, 1.12 * float(places[:, 0].max()) or 1.0)
-        axes.set_ylim(low - margin, high + margin)
+        axes.set_xlim(*_limits(places[:, 0]))
+        axes.set_ylim(*_margins(min(heights), max(heights)))
         if reference:
             label, level = reference
             axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
             axes.annotate(
                 label,
-                (0, level),
+                (axes.get_xlim()[0], level),
                 xytext=(4, 4),
                 textcoords="offset points",
                 color=MUTED,
                 fontsize=FONT_SIZE - 1,
             )
-        front = places[pareto_front([(x, y) for x, y in places.tolist()])]
+        sign = -1 if less_is_better else 1
+        front = pareto_front([(x, sign * y) for x, y in places.tolist()])
+        steps = places[front]
         # Between two formats of the front nothing better than the cheaper one was measured.
         axes.step(
-            [*front[:, 0], axes.get_xlim()[1]],
-            [*front[:, 1], front[-1, 1]],
+            [*steps[:, 0], axes.get_xlim()[1]],
+            [*steps[:, 1], steps[-1, 1]],
             where="post",
             color=INK,
             linewidth=1.2,
             alpha=0.5,
+            gid=f"{OURS}front",
         )
-        for number, group in enumerate(groups):
-            members = [index for index, point in enumerate(points) if point[1] == group]
+        for index, (_, group, x, y) in enumerate(points):
+            number = groups.index(group)
             axes.plot(
-                places[members, 0],
-                places[members, 1],
+                [x],
+                [y],
                 MARKERS[number % len(MARKERS)],
                 color=_group_series(number),
                 markeredgecolor=PAPER,
                 markersize=8,
+                gid=f"{OURS}point-{index}",
             )
-        _label_points(picture, axes, [point[0] for point in points], places)
+        _label_points(
+            picture, axes, [point[0] for point in points], places, front, every=size == WIDE
+        )
 
-    return _draw(name, POINTS_WIDTH, POINTS_HEIGHT, paint)
+    text = _draw(name, width, height, paint)
+    text = text.replace(f'id="{OURS}front"', f'class="front{" less" if less_is_better else ""}"')
+    for index, (label, group, x, y) in enumerate(points):
+        system = f'data-system="{escape(group)}"'
+        title = f"<title>{escape(label)}: {x:.4g}, {y:.4g}</title>"
+        text = text.replace(f'id="{OURS}label-{index}"', system)
+        text = text.replace(f'<g id="{OURS}point-{index}">', f'<g class="point" {system}>{title}')
+    return text
+
+
+def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Choose ends of an axis of costs, from 0 unless that would leave half of it empty."""
+    low, high = float(values.min()), float(values.max())
+    if low > high / 2:
+        return _margins(low, high)
+    return 0.0, 1.12 * high or 1.0
+
+
+def _margins(low: float, high: float) -> tuple[float, float]:
+    margin = 0.12 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+#: Area that a label may cover of others where not every point needs one.
+TOLERATED_OVERLAP = 12.0
 
 
 def _label_points(
-    picture: Figure, axes: Axes, labels: Sequence[str], places: npt.NDArray[np.float64]
+    picture: Figure,
+    axes: Axes,
+    labels: Sequence[str],
+    places: npt.NDArray[np.float64],
+    front: Sequence[int],
+    *,
+    every: bool,
 ) -> None:
-    """Write the labels beside their points, where they cover each other and the points least."""
+    """Write the labels beside their points, where they cover each other and the points least.
+
+    Those of the front come first.  Unless ``every`` point is to have one, labels that would still
+    cover something are left out.
+    """
     units = INCH / picture.dpi
-    centres = axes.transData.transform(places) * units
+    centres = (axes.transData.transform(places) * units).tolist()
     box = axes.get_window_extent()
     frame = (box.x0 * units, box.y0 * units, box.x1 * units, box.y1 * units)
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
-    for label, (x, y), place in zip(labels, centres.tolist(), places, strict=True):
+    for index in [*front, *(index for index in range(len(labels)) if index not in front)]:
+        label, (x, y) = labels[index], centres[index]
         width = CHARACTER_WIDTH * len(label)
         costs = {}
         for rank, (dx, dy) in enumerate(_offsets(width)):
@@ -342,14 +326,17 @@ def _label_points(
             covered = sum(_overlap(area, other) for other in taken)
             costs[area] = covered + 100 * _outside(area, frame) + rank
         best = min(costs, key=lambda area: costs[area])
+        if not every and sum(_overlap(best, other) for other in taken) > TOLERATED_OVERLAP:
+            continue
         taken.append(best)
         axes.annotate(
             label,
-            place,
+            places[index].tolist(),
             xytext=(best[0] - x, best[1] - y + 3),
             textcoords="offset points",
             fontsize=FONT_SIZE,
             annotation_clip=False,
+            gid=f"{OURS}label-{index}",
         )
 
 
@@ -392,82 +379,76 @@ def _outside(area: Rectangle, frame: Rectangle) -> float:
 
 # Values.
 
-STRIPS_WIDTH = 480
-HISTOGRAM_HEIGHT = 130
-STRIP_PITCH = 34
-AXIS_HEIGHT = 34
+#: Width of a strip in units of its own, of which a reader sees as many as the page has pixels.
+STRIP_WIDTH = 1000
 
-#: Marks that are closer than this, in units of the drawing, are drawn as one.
-MARK_PITCH = 0.4
+#: Height of a histogram and of a strip in such units.
+HISTOGRAM_HEIGHT = 100
+STRIP_HEIGHT = 10
+
+#: Marks that are closer than this are drawn as one: thousands would make the page slow.
+MARK_PITCH = 1
 
 
-def value_strips(
-    name: str,
-    edges: Sequence[float],
-    counts: Sequence[int],
-    strips: Sequence[tuple[str, Sequence[float]]],
-) -> str:
-    """Histogram of weights, and below it a mark for each value that a format has.
+def strip_limits(edges: Sequence[float]) -> tuple[float, float]:
+    """Choose ends of the strips below a histogram: a little more than it spans.
 
     Parameters
     ----------
-    name : str
-        Name of the picture.
-    edges, counts : sequence
-        Histogram: ``len(edges) == len(counts) + 1``.
-    strips : sequence of (str, sequence of float)
-        Label and values of each format.
+    edges : sequence of float
+        Borders of its bins.
     """
-    low, high = edges[0], edges[-1]
-    margin = 0.04 * (high - low) or 1.0
-    limits = low - margin, high + margin
-    height = HISTOGRAM_HEIGHT + STRIP_PITCH * len(strips) + AXIS_HEIGHT
-
-    def paint(picture: Figure) -> None:
-        strips_share = (STRIP_PITCH * len(strips)) / height
-        bottom = AXIS_HEIGHT / height
-        upper = picture.add_axes(
-            (0.02, bottom + strips_share, 0.96, HISTOGRAM_HEIGHT / height * 0.94)
-        )
-        lower = picture.add_axes((0.02, bottom, 0.96, strips_share))
-        upper.stairs(counts, edges, fill=True, color=SERIES[8], alpha=0.7)
-        upper.set_xlim(*limits)
-        upper.set_ylim(0, 1.05 * (max(counts) or 1))
-        _bare(upper)
-        upper.tick_params(labelbottom=False)
-        lower.set_xlim(*limits)
-        lower.set_ylim(len(strips), 0)
-        _bare(lower)
-        lower.set_xlabel("value")
-        for index, (label, values) in enumerate(strips):
-            _draw_strip(lower, index, label, values, limits)
-
-    return _draw(name, STRIPS_WIDTH, height, paint)
+    margin = 0.04 * (edges[-1] - edges[0]) or 1.0
+    return edges[0] - margin, edges[-1] + margin
 
 
-def _draw_strip(
-    axes: Axes, index: int, label: str, values: Sequence[float], limits: tuple[float, float]
-) -> None:
-    low, high = limits
-    distinct = np.unique(np.asarray(values, float))
-    shown = distinct[(distinct >= low) & (distinct <= high)]
-    pitch = MARK_PITCH * (high - low) / (0.96 * STRIPS_WIDTH)
-    marks = np.unique(np.round((shown - low) / pitch)) * pitch + low
-    # One outline for all: thousands of elements would make the page slow.
-    ends = np.empty((2 * len(marks), 2))
-    ends[:, 0] = np.repeat(marks, 2)
-    ends[0::2, 1], ends[1::2, 1] = index + 0.5, index + 0.92
-    codes = np.tile([Outline.MOVETO, Outline.LINETO], len(marks))
-    if len(marks):
-        axes.add_patch(
-            PathPatch(Outline(ends, codes), edgecolor=INK, facecolor="none", linewidth=0.6)
-        )
-    axes.text(low, index + 0.4, label, fontsize=FONT_SIZE)
-    axes.text(
-        high,
-        index + 0.4,
-        f"{len(shown)} of {len(distinct)} values in range",
-        ha="right",
-        color=MUTED,
-        fontsize=FONT_SIZE - 1,
+def histogram(edges: Sequence[float], counts: Sequence[int]) -> str:
+    """Outline of a histogram, as the path of an SVG of 1000 by 100 units.
+
+    Parameters
+    ----------
+    edges, counts : sequence
+        ``len(edges) == len(counts) + 1``.
+    """
+    places = _strip_places(edges, strip_limits(edges))
+    scale = HISTOGRAM_HEIGHT / (max(counts) or 1)
+    steps = "".join(
+        f"V{_units(HISTOGRAM_HEIGHT - scale * count)}H{_units(right)}"
+        for count, right in zip(counts, places[1:], strict=True)
     )
+    return f"M{_units(places[0])} {HISTOGRAM_HEIGHT}{steps}V{HISTOGRAM_HEIGHT}Z"
+
+
+def strip(values: Sequence[float], limits: tuple[float, float]) -> tuple[str, int, int]:
+    """Mark the values of a format, as the path of an SVG of 1000 by 10 units.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Values, which may occur more than once.
+    limits : (float, float)
+        Ends of the strip, see :func:`strip_limits`.
+
+    Returns
+    -------
+    str
+        Path.
+    int
+        Values in range.
+    int
+        Values.
+    """
+    distinct = np.unique(np.asarray(values, float))
+    shown = distinct[(distinct >= limits[0]) & (distinct <= limits[1])]
+    marks = np.unique(np.round(_strip_places(shown, limits) / MARK_PITCH)) * MARK_PITCH
+    path = "".join(f"M{_units(mark)} 0v{STRIP_HEIGHT}" for mark in marks)
+    return path, len(shown), len(distinct)
+
+
+def _strip_places(values: npt.ArrayLike, limits: tuple[float, float]) -> npt.NDArray[np.float64]:
+    low, high = limits
+    return (np.asarray(values, float) - low) * (STRIP_WIDTH / (high - low))
+
+
+def _units(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")

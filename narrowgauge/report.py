@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,18 @@ from markupsafe import Markup
 
 from narrowgauge.columns import Column, comparison_columns, counts, figures, texts
 from narrowgauge.output import write_text
-from narrowgauge.pictures import group_marks, part_colours, scatter, stacked_bars, value_strips
-from narrowgauge.table import figure, finite, parts
+from narrowgauge.pictures import (
+    NARROW,
+    WIDE,
+    Point,
+    group_marks,
+    histogram,
+    part_colours,
+    scatter,
+    strip,
+    strip_limits,
+)
+from narrowgauge.table import aligned, figure, finite, parts
 
 __all__ = ["csv_text", "html_text", "json_text", "write"]
 
@@ -101,15 +111,18 @@ def html_text(result: Mapping[str, Any]) -> str:
         hardware=_hardware(rows),
         memories=_memories(rows),
         splits=_splits(rows),
-        pictures=_pictures(result),
+        systems=[_stem(row) for row in rows],
+        memory_systems=[_stem(row) for row in rows for _ in row["memories"]],
+        charts=_charts(result),
+        bars=_bars(rows),
+        values=_values(result),
         legend=_legend(rows),
         groups=group_marks([_stem(row) for row in rows]),
         layers=[(row["spec"], _layers(row["layers"])) for row in rows],
         builds=[
             {
-                "spec": row["spec"],
+                "row": row,
                 "modules": _modules(row["units"]),
-                "place": row.get("critical_path_unit"),
                 "path": _path(row["critical_path"]),
             }
             for row in rows
@@ -194,6 +207,10 @@ def _path(steps: Sequence[Mapping[str, Any]]) -> list[Column]:
     return [
         texts("cell", [step["cell"] for step in steps]),
         texts("pin", [step["pin"] for step in steps]),
+        texts("edge", [step["edge"] for step in steps]),
+        counts("fan-out", [step["fanout"] for step in steps]),
+        figures("load", "fF", [step["load_ff"] for step in steps], 3),
+        figures("slew", "ns", [step["slew_ns"] for step in steps], 2),
         figures("delay", "ns", [step["delay_ns"] for step in steps], 3),
         figures("arrival", "ns", [step["arrival_ns"] for step in steps], 4),
     ]
@@ -279,48 +296,165 @@ def _legend(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return list(part_colours(list(names)).items())
 
 
-def _pictures(result: Mapping[str, Any]) -> dict[str, Markup]:
-    """All pictures that the result has figures for, by name."""
-    rows, weights = result["rows"], result["weights"]
-    names = [name for name, _ in _legend(rows)]
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Formats as points, drawn for wide and for narrow pages."""
 
-    def points(key: str) -> list[tuple[str, str, float, float]]:
-        return [
-            (row["spec"], _stem(row), row["energy_per_mac_pj"], row[key])
-            for row in rows
-            if _finite(row[key]) is not None
-        ]
+    title: str
+    better: str
+    wide: Markup
+    narrow: Markup
 
-    energy_label = "energy per multiply-accumulate, pJ"
-    makers: dict[str, Callable[[], str]] = {
-        "values": lambda: value_strips(
-            "values",
-            weights["edges"],
-            weights["counts"],
-            [(row["values"]["spec"], row["values"]["values"]) for row in rows],
-        ),
-        "area": lambda: stacked_bars(
-            "area",
-            [
-                (row["spec"], _scaled(row["area_breakdown_um2"], 1 / row["macs_per_cycle"]))
-                for row in rows
-            ],
-            names,
-        ),
-        "energy": lambda: stacked_bars(
-            "energy", [(row["spec"], row["energy_breakdown_pj"]) for row in rows], names
-        ),
-    }
-    accuracies, ratios = points("accuracy"), points("sqnr_db")
+
+def _charts(result: Mapping[str, Any]) -> list[Chart]:
+    """Draw what formats give against what they cost, of what the result has figures for."""
+    rows = result["rows"]
+    labels = _short_names([row["spec"] for row in rows])
+    energies = [row["energy_per_mac_pj"] for row in rows]
+    energy = "energy per multiply-accumulate, pJ"
     wanted = result["network"]["float_accuracy"]
-    if accuracies:
-        reference = None if wanted is None else ("float32", wanted)
-        makers["accuracy"] = lambda: scatter(
-            "accuracy", accuracies, energy_label, "accuracy, %", reference
+    # Products of the network for which a cycle has room, at the shortest clock period.
+    throughputs = [
+        row["macs_per_cycle"] * row["utilisation"] / row["critical_path_ns"] for row in rows
+    ]
+
+    def draw(
+        title: str,
+        better: str,
+        costs: Sequence[float],
+        values: Sequence[float | None],
+        x_label: str,
+        y_label: str,
+        **options: Any,
+    ) -> list[Chart]:
+        points: list[Point] = [
+            (label, _stem(row), cost, known)
+            for label, row, cost, value in zip(labels, rows, costs, values, strict=True)
+            if (known := finite(value)) is not None
+        ]
+        if not points:
+            return []
+        name = title.replace(" ", "-")
+        wide, narrow = (
+            Markup(scatter(f"{name}-{kind}", points, x_label, y_label, size=size, **options))
+            for kind, size in (("wide", WIDE), ("narrow", NARROW))
         )
-    if ratios:
-        makers["sqnr"] = lambda: scatter("sqnr", ratios, energy_label, "SQNR of the logits, dB")
-    return {name: Markup(make()) for name, make in makers.items()}
+        return [Chart(title=title, better=better, wide=wide, narrow=narrow)]
+
+    return [
+        *draw(
+            "Accuracy against energy",
+            "up and to the left",
+            energies,
+            [row["accuracy"] for row in rows],
+            energy,
+            "accuracy, %",
+            reference=None if wanted is None else ("float32", wanted),
+        ),
+        *draw(
+            "SQNR against energy",
+            "up and to the left",
+            energies,
+            [row["sqnr_db"] for row in rows],
+            energy,
+            "SQNR of the logits, dB",
+        ),
+        *draw(
+            "Throughput against area",
+            "up and to the left",
+            [row["area_um2"] / 1000 for row in rows],
+            throughputs,
+            "area, 1000 \u00b5m\u00b2",
+            "throughput, 10\u2079 MAC/s",
+        ),
+        *draw(
+            "Energy against delay",
+            "down and to the left",
+            [row["critical_path_ns"] for row in rows],
+            energies,
+            "critical path, ns",
+            "energy per MAC, pJ",
+            less_is_better=True,
+        ),
+    ]
+
+
+def _short_names(specs: Sequence[str]) -> list[str]:
+    """Names without parameters where these are not needed to tell them apart."""
+    stems = [spec.partition(":")[0] for spec in specs]
+    return [
+        stem if stems.count(stem) == 1 else spec for stem, spec in zip(stems, specs, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One format as a bar: its total and its parts in percent of the longest bar."""
+
+    spec: str
+    system: str
+    text: str
+    parts: Sequence[tuple[str, float]]
+
+
+def _bars(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Bar]]]:
+    """Split energy and area of each format into parts."""
+    energies = [row["energy_breakdown_pj"] for row in rows]
+    areas = [_scaled(row["area_breakdown_um2"], 1 / row["macs_per_cycle"]) for row in rows]
+    return [
+        ("Energy per multiply-accumulate, pJ", _stacked(rows, energies)),
+        ("Area per MAC of a cycle, \u00b5m\u00b2", _stacked(rows, areas)),
+    ]
+
+
+def _stacked(
+    rows: Sequence[Mapping[str, Any]], breakdowns: Sequence[Mapping[str, float]]
+) -> list[Bar]:
+    totals = [sum(breakdown.values()) for breakdown in breakdowns]
+    longest = max(totals) or 1.0
+    order = [name for name, _ in _legend(rows)]
+    return [
+        Bar(
+            spec=row["spec"],
+            system=_stem(row),
+            text=text,
+            parts=[(part, 100 * breakdown.get(part, 0.0) / longest) for part in order],
+        )
+        for row, breakdown, text in zip(rows, breakdowns, aligned(totals, 3), strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Values that a format has for the weights of a layer."""
+
+    spec: str
+    system: str
+    path: str
+    shown: int
+    count: int
+
+
+def _values(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Histogram of weights, and what the formats have for them."""
+    weights = result["weights"]
+    limits = strip_limits(weights["edges"])
+    strips = []
+    for row in result["rows"]:
+        path, shown, count = strip(row["values"]["values"], limits)
+        strips.append(
+            Strip(
+                spec=row["values"]["spec"], system=_stem(row), path=path, shown=shown, count=count
+            )
+        )
+    ticks = aligned([limits[0], 0.0, limits[1]], 2)
+    zero = 100 * -limits[0] / (limits[1] - limits[0])
+    return {
+        "histogram": histogram(weights["edges"], weights["counts"]),
+        "strips": strips,
+        "ticks": ticks,
+        "zero": zero if 0 < zero < 100 else None,
+    }
 
 
 def _stem(row: Mapping[str, Any]) -> str:

@@ -100,8 +100,8 @@ def test_every_single_figure_counts(sample):
         for step in above:
             place = place[step]
         place[key] = 1.000_000_000_000_001 * value + 1e-12 if is_number(value) else f"{value}!"
-        # A row, layer or module of another name is another one.
-        is_name = key in ("spec", "name", "module") and len(path) in (3, 5)
+        # A row, layer or unit of another name is another one.
+        is_name = key in ("spec", "name", "role") and len(path) in (3, 5)
         assert len(found(sample, other)) == (2 if is_name else 1), path
 
 
@@ -146,6 +146,15 @@ def test_rows_whose_names_begin_alike(sample):
     other = copy.deepcopy(sample)
     other["rows"][0]["cells"] += 1
     assert [row for row, *_ in found(sample, other)] == ["tapered8:runs=4-7.5"]
+
+
+def test_units_that_are_the_same_module(sample):
+    """Activations and weights of as many bits have equal skews."""
+    for unit in sample["rows"][0]["units"]:
+        unit["module"] = "skew"
+    other = copy.deepcopy(sample)
+    other["rows"][0]["units"][0]["cells"] += 1
+    assert [field for _, field, *_ in found(sample, other)] == ["units.pe.cells"]
 
 
 def test_truth_is_no_number(sample):

@@ -1,6 +1,7 @@
 """What people read of a comparison: terminal tables, JSON, CSV and the page with pictures."""
 
 import csv
+import html
 import html.parser
 import io
 import json
@@ -17,12 +18,14 @@ import pytest
 from golden.formats import parse
 from narrowgauge import report, table
 from narrowgauge.pictures import (
+    NARROW,
     group_marks,
+    histogram,
     pareto_front,
     part_colours,
     scatter,
-    stacked_bars,
-    value_strips,
+    strip,
+    strip_limits,
 )
 from tests.comparison_sample import comparison
 
@@ -245,7 +248,7 @@ def test_comparison_with_an_engine():
 def test_page_with_an_engine():
     text = report.html_text(with_engine())
     assert "tapered8:runs=4-7 (retrained)</th>" in text
-    rows = re.findall(r"<tr>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
+    rows = re.findall(r"<tr[^>]*>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
     cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
     assert ["table", "256", "512", "0.016"] in cells
     assert "Memories that a flow" in text
@@ -320,7 +323,7 @@ def picture_texts(svg):
 
 def test_scatter_names_every_point():
     points = [("fixed8", "fixed", 1.0, 99.0), ("tapered8", "tapered", 1.01, 98.9)]
-    svg = scatter("a", points, "energy, pJ", "accuracy, %", ("float32", 99.07))
+    svg = scatter("a", points, "energy, pJ", "accuracy, %", reference=("float32", 99.07))
     assert {"fixed8", "tapered8", "float32", "energy, pJ"} <= set(picture_texts(svg))
     # One marker for each point.
     assert svg.count("<use ") == 2
@@ -344,28 +347,85 @@ def test_scatter_of_one_point():
     assert "fixed8" in picture_texts(scatter("a", [("fixed8", "fixed", 0.5, 99.0)], "x", "y"))
 
 
-def bar_spans(svg, variable):
-    """Left and right ends of the bars of one colour, in units of the drawing."""
-    pattern = rf'd="([^"]*)" [^>]*style="fill: var\({variable}\)'
-    spans = []
-    for outline in re.findall(pattern, svg):
-        xs = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", outline)]
-        spans.append((min(xs), max(xs)))
-    return spans
+def front_of(svg):
+    """Corners of the line that joins the best points, in units of the drawing, y downwards."""
+    outline = re.search(r'<g class="front[^"]*">\n<path d="([^"]*)"', svg)[1]
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", outline)]
+
+
+def point_places(svg):
+    """Place of each point by what its tooltip says."""
+    pattern = r'<g class="point"[^>]*><title>([^<]*)</title>.*?<use [^>]*x="([\d.]+)" y="([\d.]+)"'
+    return {name: (float(x), float(y)) for name, x, y in re.findall(pattern, svg, re.S)}
+
+
+def test_points_know_their_number_system():
+    points = [("fixed8", "fixed", 1.0, 99.0), ("a<b", "tapered", 1.5, 98.0)]
+    svg = scatter("a", points, "x", "y")
+    assert re.findall(r'class="point" data-system="(\w+)"', svg) == ["fixed", "tapered"]
+    assert list(point_places(svg)) == ["fixed8: 1, 99", "a&lt;b: 1.5, 98"]
+    # A point and its label each.
+    assert svg.count('data-system="tapered"') == 2
+
+
+def test_front_of_more_and_of_less():
+    """Of the second picture, b betters a, and c costs least of the second kind."""
+    points = [("a", "x", 1.0, 3.0), ("b", "x", 1.0, 2.0), ("c", "x", 2.0, 1.0)]
+    svg = scatter("a", points, "x", "y")
+    corners = front_of(svg)
+    assert corners[0] == point_places(svg)["a: 1, 3"]
+    assert {y for _, y in corners} == {corners[0][1]}
+    svg = scatter("a", points, "x", "y", less_is_better=True)
+    places = point_places(svg)
+    assert 'class="front less"' in svg
+    (bx, by), (cx, cy) = places["b: 1, 2"], places["c: 2, 1"]
+    assert front_of(svg)[:3] == [(bx, by), (cx, by), (cx, cy)]
+    assert front_of(svg)[-1][1] == cy
+
+
+def test_costs_are_drawn_from_zero_unless_that_wastes_the_picture():
+    ticks = picture_texts(scatter("a", [("p", "x", 0.4, 1.0), ("q", "x", 1.0, 2.0)], "x", "y"))
+    assert "0.0" in ticks
+    ticks = picture_texts(scatter("a", [("p", "x", 1.4, 1.0), ("q", "x", 2.0, 2.0)], "x", "y"))
+    assert "0.0" not in ticks
+
+
+def test_narrow_pictures_leave_labels_out_that_would_cover_others():
+    points = [(f"weight_pool{n}", "pool", 1.0 + n / 100, 99.0 + n / 100) for n in range(20)]
+    wide, narrow = (scatter("a", points, "x", "y", **size) for size in ({}, {"size": NARROW}))
+    assert sum(text.startswith("weight") for text in picture_texts(wide)) == 20
+    shown = [text for text in picture_texts(narrow) if text.startswith("weight")]
+    assert 3 < len(shown) < 20
+    assert "weight_pool0" in shown
+
+
+def test_names_in_pictures_are_short():
+    names = ["fixed8", "tapered8", "tapered8:runs=4-7", "elp_bsd4:set=E4-2,scale_pow2=yes"]
+    assert report._short_names(names) == [*names[:3], "elp_bsd4"]
 
 
 def test_bars_are_as_long_as_their_parts():
-    rows = [("a", {"multiply": 3.0, "clock": 1.0}), ("b", {"multiply": 6.0, "lookup": 3.0})]
-    names = ["multiply", "clock", "lookup"]
-    svg = stacked_bars("bars", rows, names)
-    colours = part_colours(names)
+    """In percent of the longest bar, here that of 8 pJ."""
+    result = comparison()
+    result["rows"] = result["rows"][:2]
+    result["rows"][0]["energy_breakdown_pj"] = {"multiply": 3.0, "clock": 1.0}
+    result["rows"][1]["energy_breakdown_pj"] = {"multiply": 6.0, "lookup": 2.0}
+    page = report.html_text(result)
+    figure = re.search(r'<figure aria-label="Energy per multiply-accumulate, pJ">(.*?)</figure>',
+                       page, re.S)[1]  # fmt: skip
+    bars = re.findall(
+        r'data-system="(\w+)">\s*<div class="format">(.*?)</div>(.*?)</b>', figure, re.S
+    )
+    assert [bar[:2] for bar in bars] == [("fixed", "fixed8"), ("tapered", "tapered8:runs=4-7")]
+    pattern = r'title="([\w-]+)" style="width: ([\d.]+)%; background: var\((--series-\d)\)"'
+    parts = [re.findall(pattern, bar[2]) for bar in bars]
+    colours = part_colours(["multiply", "clock", "lookup"])
     assert len(set(colours.values())) == 3
-    multiply, clock, lookup = (bar_spans(svg, colours[name]) for name in names)
-    start, unit = multiply[0][0], (multiply[0][1] - multiply[0][0]) / 3
-    assert multiply[1] == pytest.approx((start, start + 6 * unit), abs=0.01)
-    assert clock[0] == pytest.approx((start + 3 * unit, start + 4 * unit), abs=0.01)
-    assert lookup[1] == pytest.approx((start + 6 * unit, start + 9 * unit), abs=0.01)
-    assert {"a", "b", "4.00", "9.00"} <= set(picture_texts(svg))
+    assert parts == [
+        [("multiply", "37.5000", colours["multiply"]), ("clock", "12.5000", colours["clock"])],
+        [("multiply", "75.0000", colours["multiply"]), ("lookup", "25.0000", colours["lookup"])],
+    ]
+    assert [bar[2].rpartition("<b>")[2] for bar in bars] == ["4.00", "8.00"]
 
 
 def test_parts_keep_their_colours():
@@ -373,25 +433,26 @@ def test_parts_keep_their_colours():
 
 
 def test_strips_mark_every_value_in_range():
-    svg = value_strips(
-        "v", [-1.0, 0.0, 1.0], [3, 5], [("fixed3", [-2.0, -0.5, 0.0, 0.5]), ("wide", [7.0])]
-    )
-    assert {"fixed3", "3 of 4 values in range", "wide", "0 of 1 values in range"} <= set(
-        picture_texts(svg)
-    )
-    marks = [
-        outline
-        for outline in re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--ink\)', svg)
-        if outline.count("M") == 3
-    ]
-    assert len(marks) == 1
-    xs = [float(x) for x in re.findall(r"M ([\d.]+)", marks[0])]
-    assert xs[2] - xs[1] == pytest.approx(xs[1] - xs[0], abs=1.0)
+    """A strip is 1000 units wide, here from -1.08 to 1.08."""
+    limits = strip_limits([-1.0, 0.0, 1.0])
+    assert limits == pytest.approx((-1.08, 1.08))
+    path, shown, count = strip([-2.0, -0.54, 0.0, 0.0, 0.54], limits)
+    assert (path, shown, count) == ("M250 0v10M500 0v10M750 0v10", 3, 4)
+    assert strip([7.0], limits) == ("", 0, 1)
+
+
+def test_histogram_is_as_high_as_its_counts():
+    assert histogram([0.0, 0.5, 1.0], [1, 4]) == (
+        "M37.04 100V75H500V0H962.96V100Z"
+    )  # 0.04 / 1.08 of 1000 on either side
+    assert histogram([0.0, 1.0], [0]).count("100") == 3
 
 
 def test_many_values_stay_small():
     values = [code / (1 << 16) for code in range(-(1 << 15), 1 << 15)]
-    assert len(value_strips("v", [-0.5, 0.5], [1], [("fixed16", values)])) < 100_000
+    path, shown, _ = strip(values, (-0.5, 0.5))
+    assert shown == 1 << 16
+    assert len(path) < 20_000
 
 
 def test_pictures_have_no_colours_of_their_own():
@@ -439,7 +500,8 @@ class Page(html.parser.HTMLParser):
 def test_page_is_well_formed():
     page = Page(report.html_text(comparison()))
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 5
+    # Four charts for wide and for narrow pages, the histogram, and a strip for each format.
+    assert page.tags.count("svg") == 2 * 4 + 1 + 5
     assert page.tags.count("script") == 1
 
 
@@ -457,11 +519,12 @@ def test_page_loads_nothing():
 
 
 def test_page_shows_all_figures():
-    text = " ".join(Page(report.html_text(comparison())).texts)
+    text = " ".join(" ".join(Page(report.html_text(comparison())).texts).split())
     for fact in (
         "narrowgauge compare -o build/compare", "synthetic45", "licence: none",
         "conv1", "conv2", "DFF_X1", "XOR2_X1", "tapered_pe", "fixed_encoder", "98.50", "4000",
-        "Yosys 0.70", "sweep", "99.07",
+        "Yosys 0.70", "sweep", "99.07", "of pyosys 0.70", "0" * 64, "1" * 64, "2" * 64, "3" * 64,
+        "0.050 ns of setup: 1.500 ns in all", "667 MHz",
     ):  # fmt: skip
         assert fact in text
 
@@ -469,7 +532,7 @@ def test_page_shows_all_figures():
 def test_page_has_the_figures_of_a_row():
     """Of tapered8:runs=4-7, by hand: 87.5 % utilisation, 150 000 um2 / 256 = 585.9 um2."""
     text = report.html_text(comparison())
-    rows = re.findall(r"<tr>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
+    rows = re.findall(r"<tr[^>]*>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
     cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
     assert cells[0] == [
         "98.50", "36.0", "1.100", "1.10", "585.9", "0.75", "1.50", "0.500", "3000", "8.0",
@@ -495,7 +558,7 @@ def test_page_escapes_names():
         row["values"]["spec"] = HOSTILE
     page = Page(report.html_text(result))
     assert page.tags.count("script") == 1
-    assert page.tags.count("b") == 2  # the symbols of the legend
+    assert page.tags.count("b") == Page(report.html_text(comparison())).tags.count("b")
     assert sum(HOSTILE in text for text in page.texts) >= 30
 
 
@@ -511,7 +574,7 @@ def test_page_without_accuracy():
     for row in result["rows"]:
         row["accuracy"] = None
     page = Page(report.html_text(result))
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 2 * 3 + 1 + 5
     assert "Least energy" not in " ".join(page.texts)
     assert "None" not in " ".join(page.texts)
 
@@ -641,63 +704,187 @@ def test_colours_are_legible(mode):
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 in_chromium = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
 
-#: Clicks on two headings, and says what the page looks like then.
+#: Sorts and filters as a reader would, and says what the page looks like then.
 PROBE = """
 <script>
-const sorted = document.querySelector("table.sortable");
-const column = () => [...sorted.tBodies[0].rows].map((row) => row.cells[0].textContent).join(" ");
-const seen = [column()];
+const probed = document.querySelector("table.sortable");
+const isShown = (element) => element.checkVisibility({ visibilityProperty: true });
+const shown = (selector) => [...document.querySelectorAll(selector)].filter(isShown);
+const column = () =>
+  [...probed.tBodies[0].rows].filter(isShown).map((row) => row.cells[0].textContent);
+const pictures = () => shown(".pictures svg").map((svg) => ({
+  width: svg.getBoundingClientRect().width,
+  points: [...svg.querySelectorAll(".point")].filter(isShown).map(
+    (point) => point.querySelector("title").textContent),
+  labels: [...svg.querySelectorAll("g[data-system]:not(.point)")].filter(isShown).length,
+  front: svg.querySelector(".front path").getAttribute("d"),
+}));
+const state = () => ({
+  column: column(), pictures: pictures(), bars: shown(".bar").length,
+  details: shown("details").length, strips: shown(".strips [data-system]").length,
+  output: document.querySelector("output").value,
+});
+const seen = { sorted: [column()] };
 for (const index of [3, 3, 0]) {
-  sorted.tHead.rows[0].cells[index].querySelector("button").click();
-  seen.push(column());
+  const head = probed.tHead.rows[0].cells[index];
+  head.querySelector("button").click();
+  seen.sorted.push([head.getAttribute("aria-sort"), ...column()]);
 }
+const button = probed.tHead.querySelector("button");
+button.focus();
+seen.focus = document.activeElement === button && button.tabIndex === 0;
+seen.all = state();
+document.querySelector("input[value=tapered]").click();
+seen.tapered = state();
+document.querySelector("form.filter button").click();
 const page = document.documentElement;
-document.body.id = "probed";
-document.body.dataset.seen = seen.join("|");
-document.body.dataset.wide = page.scrollWidth > page.clientWidth;
-document.body.dataset.paper = getComputedStyle(document.body).backgroundColor;
+seen.wide = page.scrollWidth > page.clientWidth;
+seen.paper = getComputedStyle(document.body).backgroundColor;
+seen.sticky = getComputedStyle(document.querySelector("form.filter")).position;
+setTimeout(() => {
+  seen.again = state();
+  document.body.dataset.seen = JSON.stringify(seen);
+}, 50);
+</script>
+"""
+
+#: A window cannot be as narrow as a telephone, a frame can.
+FRAME = """<!DOCTYPE html><iframe src="page.html" style="width: 360px; height: 640px"></iframe>
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const body = document.querySelector("iframe").contentDocument.body;
+  document.body.dataset.seen = body.dataset.seen;
+}, 500));
 </script>
 """
 
 
-def browse(tmp_path, text, *options):
-    """Open a page, with what the probe says, and what the browser prints of it."""
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+def browser(tmp_path, *arguments):
+    """Run Chromium to its end."""
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
-        "--enable-logging=stderr", "--virtual-time-budget=2000", "--no-first-run",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+        "--virtual-time-budget=3000", "--no-first-run", "--allow-file-access-from-files",
         f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", *options,
-        (tmp_path / "page.html").as_uri(),
+        "--disable-component-update", "--disable-sync", *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return dict(re.findall(r'data-(seen|wide|paper)="([^"]*)"', done.stdout)), console
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def browse(tmp_path, *options, frame=False, extra=""):
+    """Open the page: what the probe says, and what the browser prints of it."""
+    text = report.html_text(comparison()).replace("</body>", PROBE + extra + "</body>")
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    (tmp_path / "frame.html").write_text(FRAME, encoding="utf-8")
+    opened = tmp_path / ("frame.html" if frame else "page.html")
+    dom, console = browser(tmp_path, "--dump-dom", *options, opened.as_uri())
+    return json.loads(html.unescape(re.search('data-seen="([^"]*)"', dom)[1])), console
+
+
+@pytest.fixture(scope="module")
+def desktop(tmp_path_factory):
+    return browse(tmp_path_factory.mktemp("desktop"), "--window-size=1280,900")
 
 
 @in_chromium
-def test_browser_shows_and_sorts(tmp_path):
-    text = report.html_text(comparison()).replace("</body>", PROBE + "</body>")
-    seen, console = browse(tmp_path, text, "--window-size=400,800")
+def test_browser_has_nothing_to_complain_of(desktop):
+    seen, console = desktop
     assert console == []
-    assert seen["wide"] == "false"  # tables scroll, the page does not
+    assert seen["wide"] is False
     assert seen["paper"] == "rgb(255, 255, 255)"
-    assert seen["seen"].split("|") == [
-        "fixed8 tapered8:runs=4-7 fixed6 tapered6 fixed4",
-        "fixed4 fixed6 tapered6 fixed8 tapered8:runs=4-7",  # energy, ascending
-        "tapered8:runs=4-7 fixed8 tapered6 fixed6 fixed4",  # descending
-        "fixed4 fixed6 fixed8 tapered6 tapered8:runs=4-7",  # name
+
+
+@in_chromium
+def test_browser_sorts(desktop):
+    seen, _ = desktop
+    assert seen["sorted"] == [
+        ["fixed8", "tapered8:runs=4-7", "fixed6", "tapered6", "fixed4"],
+        ["ascending", "fixed4", "fixed6", "tapered6", "fixed8", "tapered8:runs=4-7"],  # energy
+        ["descending", "tapered8:runs=4-7", "fixed8", "tapered6", "fixed6", "fixed4"],
+        ["ascending", "fixed4", "fixed6", "fixed8", "tapered6", "tapered8:runs=4-7"],  # name
     ]
+    assert seen["focus"]  # and so works with a keyboard
+
+
+@in_chromium
+def test_browser_draws_charts(desktop):
+    seen, _ = desktop
+    pictures = seen["all"]["pictures"]
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert picture["width"] > 400
+        assert len(picture["points"]) == picture["labels"] == 5
+    # From fixed4 by fixed6 and tapered6 to fixed8: three steps upwards.
+    assert pictures[1]["front"].count("V") == 3
+    assert (seen["all"]["bars"], seen["all"]["strips"], seen["all"]["details"]) == (10, 5, 12)
+
+
+@in_chromium
+def test_browser_redraws_the_front_as_it_was(desktop):
+    """What the page's script draws of all points is what was drawn into the page."""
+    seen, _ = desktop
+    page = report.html_text(comparison())
+    drawn = re.findall(r'<div class="wide">(.*?)</svg>', page, re.S)
+    for svg, picture in zip(drawn, seen["all"]["pictures"], strict=True):
+        corners, x, y = [], 0.0, 0.0
+        for letter, numbers in re.findall(r"([MHV]) ([\d. ]+)", picture["front"]):
+            values = [float(number) for number in numbers.split()]
+            x, y = values if letter == "M" else (values[0], y) if letter == "H" else (x, values[0])
+            corners.append((x, y))
+        expected = [*dict.fromkeys(front_of(svg))]
+        assert [x for x, _ in corners] == pytest.approx([x for x, _ in expected], abs=0.01)
+        assert [y for _, y in corners] == pytest.approx([y for _, y in expected], abs=0.01)
+
+
+@in_chromium
+def test_browser_filters(desktop):
+    seen, _ = desktop
+    few = seen["tapered"]
+    assert few["column"] == ["tapered6", "tapered8:runs=4-7"]
+    assert few["output"] == "2 of 5 formats"
+    assert (few["bars"], few["strips"], few["details"]) == (4, 2, 2 + 2 * 2)
+    for picture in few["pictures"]:
+        assert [point.split(":")[0] for point in picture["points"]] == ["tapered8", "tapered6"]
+        assert picture["labels"] == 2
+    # Of the two, tapered6 costs less of everything and gives less; where less is better it wins.
+    assert [picture["front"].count("V") for picture in few["pictures"]] == [1, 1, 0, 0]
+    assert seen["again"] == seen["all"]
+    assert seen["all"]["output"] == "5 of 5 formats"
+
+
+@in_chromium
+def test_browser_on_a_telephone(tmp_path):
+    seen, console = browse(tmp_path, frame=True)
+    assert console == []
+    assert seen["wide"] is False  # tables scroll, the page does not
+    assert seen["sticky"] == "static"
+    pictures = seen["all"]["pictures"]
+    assert len(pictures) == 4
+    for picture in pictures:
+        # Drawn for this width, so that texts are as large as they were meant.
+        assert 0.9 * NARROW[0] < picture["width"] < 360
+        assert len(picture["points"]) == 5
 
 
 @in_chromium
 def test_browser_in_dark_mode(tmp_path):
     """Also shows that what goes wrong in a page would be seen."""
-    probe = PROBE + "<script>nonsense()</script>"
-    text = report.html_text(comparison()).replace("</body>", probe + "</body>")
-    seen, console = browse(tmp_path, text, "--blink-settings=preferredColorScheme=0")
+    extra = "<script>nonsense()</script>"
+    seen, console = browse(tmp_path, "--blink-settings=preferredColorScheme=0", extra=extra)
     assert seen["paper"] == "rgb(17, 22, 29)"
     assert any("nonsense is not defined" in line for line in console)
+
+
+@in_chromium
+def test_browser_prints(tmp_path):
+    """On paper everything is open, which takes seven pages and not five."""
+    (tmp_path / "page.html").write_text(report.html_text(comparison()), encoding="utf-8")
+    target = tmp_path / "page.pdf"
+    browser(tmp_path, f"--print-to-pdf={target}", (tmp_path / "page.html").as_uri())
+    content = target.read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert content.rstrip().endswith(b"%%EOF")
+    assert 6 <= len(re.findall(rb"/Type /Page\b", content)) <= 8
 
 
 @pytest.mark.parametrize(
