@@ -21,6 +21,7 @@ import click
 from narrowgauge import errors
 from narrowgauge.library_command import library as library_group
 from narrowgauge.measure_command import measure as measure_command
+from narrowgauge.timing_command import timing as timing_command
 
 __all__ = ["main", "split_formats"]
 
@@ -146,6 +147,7 @@ def narrowgauge(context: click.Context) -> None:
 
 narrowgauge.add_command(library_group)
 narrowgauge.add_command(measure_command)
+narrowgauge.add_command(timing_command)
 
 
 @narrowgauge.command(epilog=_examples("formats", "formats --json"))
