@@ -12,7 +12,7 @@ from sim.system import edge_totals, encoded, tie_totals, unit_exp, wide_totals
 PARAMETERS = load()
 
 #: Sums of each kind under each setting.
-COUNT = 200 if PARAMETERS.thorough else 30
+COUNT = 100 if PARAMETERS.thorough else 30
 
 LATENCY = PARAMETERS.attributes["latency"]
 

@@ -30,7 +30,7 @@ PAIR_BITS = 8
 SOME_PAIRS = 2000
 
 #: Batches of dot products with one setting, and dot products in each.
-BATCHES, BATCH = (20, 15) if PARAMETERS.thorough else (10, 6)
+BATCHES, BATCH = (14, 15) if PARAMETERS.thorough else (10, 6)
 
 #: More of them, if that many hit all bins no sooner.
 MOST_BATCHES = 5 * BATCHES
