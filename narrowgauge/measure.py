@@ -17,7 +17,7 @@ from narrowgauge.stimuli import Stimuli, Stream
 from synth.activity import Activity, Simulator, Words
 from synth.cells import CellLibrary
 from synth.energy import EnergyModel
-from synth.foreign import ForeignDesign
+from synth.foreign import RESET_NAME, ForeignDesign
 from synth.netlist import Netlist
 from synth.timing import Path as TimingPath
 from synth.timing import Timing, analyse
@@ -414,4 +414,8 @@ def _notes(
         notes.append("no flip-flop is left after mapping")
     elif design.clock is not None and not roles.resets:
         notes.append("no reset is known; registers start at 0")
+    for name in roles.widths:
+        # As where it passes through more than an inverter.
+        if RESET_NAME.search(name) and any(netlist.sinks[net] for net in netlist.ports[name].nets):
+            notes.append(f"{name} has stimuli like data; --reset {name}=LEVEL if it is a reset")
     return notes

@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,16 +242,17 @@ def measure(
     )
     cells = load(library)
     with result_folder(output, "measure") if output else contextlib.nullcontext() as folder:
-        design = read_foreign(
-            files,
-            top,
-            defines=defines,
-            includes=includes,
-            parameters=parameters,
-            standard=standard,
-            reader=reader,
-            timeout_s=time_limit,
-        )
+        with _busy(f"reading {top}"):
+            design = read_foreign(
+                files,
+                top,
+                defines=defines,
+                includes=includes,
+                parameters=parameters,
+                standard=standard,
+                reader=reader,
+                timeout_s=time_limit,
+            )
         chosen = [_distribution(text) for text in distributions]
         roles = bench(
             design,
@@ -263,7 +264,8 @@ def measure(
         driven, facts = _stimuli(
             roles, stimuli, random_cycles or RANDOM_CYCLES, dict(chosen), streams, seed
         )
-        result, mapped = run(design, roles, driven, cells, settings)
+        with _busy(f"mapping and simulating {top}"):
+            result, mapped = run(design, roles, driven, cells, settings)
         result["design"] |= {
             "files": list(files),
             "defines": defines,
@@ -285,6 +287,16 @@ def measure(
     else:
         print_measurement(result)
     return errors.CHECK_FAILED if check and result["slack_ns"] < 0 else errors.DONE
+
+
+@contextlib.contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Say on a terminal what takes its time, and nothing in a pipe."""
+    from narrowgauge.table import terminal
+
+    console = terminal(stderr=True)
+    with console.status(what) if console.is_terminal else contextlib.nullcontext():
+        yield
 
 
 def _distribution(text: str) -> tuple[str | None, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_MEMORY_BITS",
     "MAX_SOURCE_BYTES",
     "READERS",
+    "RESET_NAME",
     "STANDARDS",
     "ForeignDesign",
     "ForeignError",
@@ -44,7 +45,7 @@ STANDARDS = ("1364-2005", "1800-2017", "1800-2023")
 READERS = ("slang", "yosys")
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
-# A control port that registers wait for is a reset only if it is called so.
+#: A control port of registers is taken for a synchronous reset only if it is called so.
 RESET_NAME = re.compile(r"rst|reset", re.IGNORECASE)
 
 # Delays, assertions and coverage are common in sources, and nothing that synthesis makes.
@@ -240,7 +241,7 @@ def read_foreign(
         found = flow.inspect("design.json")
         found.require_measurable(max_memory_bits)
         is_as_it_is = reader == "yosys" and not (macros or values or has_includes)
-        return flow.plain(found, [path.read_text() for path in paths] if is_as_it_is else None)
+        return flow.plain(found, [_text(path) for path in paths] if is_as_it_is else None)
 
 
 def _require_files(paths: Sequence[Path]) -> None:
@@ -263,11 +264,16 @@ def _require_parameters(values: Mapping[str, str], paths: Sequence[Path]) -> Non
     """Refuse a parameter that no file has: slang would pass over it."""
     if not values:
         return
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    texts = [_text(path) for path in paths]
     for name in values:
         word = re.compile(rf"(?<![A-Za-z0-9_$]){re.escape(name)}(?![A-Za-z0-9_$])")
         if not any(word.search(text) for text in texts):
             raise ValueError(f"parameter must be one of the design, not {name!r}")
+
+
+def _text(path: Path) -> str:
+    """Text of a file, whose comments may be in any encoding."""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 class _Flow:
@@ -325,12 +331,12 @@ class _Flow:
 
     def inspect(self, name: str) -> "_Inspection":
         """Look at what stands in the flat module of a file."""
-        text = (self.folder / name).read_text(encoding="utf-8", errors="replace")
+        text = _text(self.folder / name)
         return _Inspection(json.loads(text)["modules"][self.top], self.findings(), self.names)
 
     def findings(self) -> list[str]:
         """Read what Yosys' check found, one text for each."""
-        text = (self.folder / "check.txt").read_text(encoding="utf-8", errors="replace")
+        text = _text(self.folder / "check.txt")
         text = text.partition("Found and reported")[0]
         return [part.strip() for part in text.split("Warning: ")[1:]]
 
@@ -372,7 +378,7 @@ class _Flow:
             "opt_clean",
             "write_verilog -noattr design.v",
         )
-        return (self.folder / "design.v").read_text(encoding="utf-8")
+        return _text(self.folder / "design.v")
 
     def _run(self, *jobs: _Job) -> None:
         """Run commands in a child process."""

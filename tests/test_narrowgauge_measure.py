@@ -490,6 +490,22 @@ def test_clock_that_is_data(source, library, body):
         measure(design, bench(design), rows(a=([1], 1)), library, Settings())
 
 
+def test_reset_that_is_not_found(source, library):
+    """It is a part of a condition; an input that nothing uses is no matter."""
+    design = source(
+        "module some(input clk, rst, c, rst_unused, a, output reg q);"
+        "wire r = rst & c;"
+        "always @(posedge clk or posedge r) if (r) q <= 0; else q <= a; endmodule"
+    )
+    roles = bench(design)
+    stimuli = rows(**{name: ([1, 0], 1) for name in ("rst", "c", "rst_unused", "a")})
+    result, _ = measure(design, roles, stimuli, library, Settings())
+    assert result["notes"] == [
+        "no reset is known; registers start at 0",
+        "rst has stimuli like data; --reset rst=LEVEL if it is a reset",
+    ]
+
+
 def test_flip_flops_that_vanish(source, library):
     design = source(
         "module still(input clk, a, output reg q, output y);"
@@ -498,6 +514,7 @@ def test_flip_flops_that_vanish(source, library):
     roles = bench(design)
     result, _ = measure(design, roles, rows(a=([1, 0], 1)), library, Settings())
     assert result["flip_flops"] == 0
+    assert result["energy_breakdown_pj"]["clock"] == 0
 
 
 # The command.

@@ -307,6 +307,12 @@ class TestReader:
             "`X", ""
         )
 
+    def test_comments_in_another_encoding(self, tmp_path):
+        path = tmp_path / "latin.v"
+        path.write_bytes(b"// \xe9\nmodule top(input a, output y); assign y = ~a; endmodule")
+        for reader in ("slang", "yosys"):
+            assert "a" in read_foreign([path], "top", reader=reader).verilog
+
     def test_changed_text(self, read, library, cache):
         design = read(self.TEXT, reader="yosys", defines={"X": "^ 1"}, parameters={"P": "0"})
         assert outputs(design, library, cache, "y", [{"a": 0}, {"a": 1}]) == [1, 0]
