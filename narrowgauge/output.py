@@ -3,11 +3,13 @@
 A result is filled in a folder beside its place, on the same file system, and then renamed.  With it
 goes a list of its files and their hashes (:data:`MANIFEST`, in the form that ``sha256sum -c``
 reads), by which a later run knows what it may replace: an earlier result of the same command, to
-which nobody added and in which nobody changed anything.
+which nobody added and in which nobody changed anything.  Of several runs with one place, each
+replaces the result of the one before as a whole.
 """
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -78,7 +80,8 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
     stage = None
     try:
         with _as_mistakes(path):
-            _earlier_entries(target, path, command)
+            with _locked(target):
+                _earlier_entries(target, path, command)
             target.parent.mkdir(parents=True, exist_ok=True)
             stage = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent if missing else target))
             new = stage / "new"
@@ -86,7 +89,8 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
         with _as_mistakes(path, stage, target):
             yield new
             write_text(new / MANIFEST, _manifest(new, command))
-            with deferred():
+            # Runs that began before there was a folder come one after the other too.
+            with _locked(*([target.parent] if missing else []), target), deferred():
                 if target.exists():
                     _exchange(_earlier_entries(target, path, command), stage, target)
                 else:
@@ -99,6 +103,22 @@ def result_folder(path: str | Path, command: str) -> Iterator[Path]:
             if folder != target:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(*folders: Path) -> Iterator[None]:
+    """Keep other runs from exchanging what is in folders; one that is not there needs no lock.
+
+    The folders themselves are locked, so that no file is left in them.  A file system without
+    locks is no reason to lose a result.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                number = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, number)
+                fcntl.flock(number, fcntl.LOCK_EX)
+        yield
 
 
 def _earlier_entries(target: Path, path: str | Path, command: str) -> list[Path]:

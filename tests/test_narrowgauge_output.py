@@ -7,6 +7,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -261,6 +262,43 @@ def test_other_errors_are_not_the_outputs(tmp_path):
     missing = tmp_path / "missing.onnx"
     with pytest.raises(FileNotFoundError), result_folder(tmp_path / "out", "compare"):
         missing.read_bytes()
+
+
+#: Writes results one after the other, each of files that say which one they belong to.
+WRITER = """
+import sys
+from narrowgauge.output import result_folder, write_text
+for number in range(25):
+    with result_folder("out", "compare") as folder:
+        for name in range(12):
+            write_text(folder / f"{name}.txt", f"{sys.argv[1]} {number}")
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_two_runs_in_one_folder(tmp_path, is_there):
+    """The result is that of one of them, and none is told of files that the other changed."""
+    if is_there:
+        write_result(tmp_path / "out", {"0.txt": "old"})
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, name],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
+    assert [run.returncode for run in runs] == [0, 0]
+    written = contents(tmp_path / "out")
+    assert sorted(written) == sorted(f"{name}.txt" for name in range(12))
+    assert len(set(written.values())) == 1
+    assert set(written.values()) <= {"one 24", "two 24"}
+    assert set(os.listdir(tmp_path / "out")) == {*written, MANIFEST}
+    assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("failing", range(1, 6))
