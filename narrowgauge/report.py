@@ -77,7 +77,11 @@ def _finite(value: Any) -> Any:
 
 
 def csv_text(result: Mapping[str, Any]) -> str:
-    """Write a line for each row, with a column for each figure and part of area and energy."""
+    """Write a line for each row, with a column for each figure and part of area and energy.
+
+    Each line says of what library, clock and versions it is, so that lines of several results can
+    be put together.
+    """
     rows = result["rows"]
     plain = [key for key in rows[0] if key not in NESTED]
     columns = {key: [row.get(key) for row in rows] for key in plain}
@@ -85,6 +89,15 @@ def csv_text(result: Mapping[str, Any]) -> str:
         kind = key.split("_")[0]
         for part in parts(rows, key):
             columns[f"{kind}_{part}_{unit}"] = [row[key].get(part, 0.0) for row in rows]
+    common = {
+        "library": result["library"]["name"],
+        "library_version": result["library"]["version"],
+        "clock_ns": result["settings"]["clock_ns"],
+        "seed": result["settings"]["seed"],
+        "narrowgauge": result["tools"]["narrowgauge"],
+        "yosys": result["tools"]["yosys"],
+    }
+    columns |= {key: [value] * len(rows) for key, value in common.items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

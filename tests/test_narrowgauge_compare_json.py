@@ -2,12 +2,13 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from narrowgauge.report import json_text
+from narrowgauge.report import csv_text, json_text
 from tests.comparison_sample import comparison
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +116,17 @@ def test_value_that_is_wrong(path, value):
     *above, key = path
     at(result, above)[key] = value
     assert not VALIDATOR.is_valid(result)
+
+
+def test_columns_of_csv_are_documented():
+    """Each column of the file is in the table of the page, and no other."""
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = page.partition("## CSV")[2].partition("## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = [name for cell in cells for name in re.findall("`([^`]+)`", cell)]
+    heading = csv_text(comparison()).splitlines()[0].split(",")
+    columns = [
+        re.sub(r"^(area|energy)_(?!per_)[a-z-]+_(um2|pj)$", r"\1_PART_\2", name) for name in heading
+    ]
+    assert set(columns) == set(documented)
+    assert len(documented) == len(set(documented))

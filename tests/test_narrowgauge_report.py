@@ -293,6 +293,10 @@ def test_csv():
     assert rows[0]["area_um2"] == "200000.0"
     assert rows[0]["area_multiply_um2"] == "80000.0"
     assert rows[0]["energy_clock_pj"] == "0.18"
+    # Lines of several results can be put together.
+    assert rows[0]["library"] == "synthetic45"
+    assert rows[0]["clock_ns"] == "2.0"
+    assert rows[0]["yosys"] == "Yosys 0.70 (pyosys)"
     for row in rows:
         energies = [float(row[key]) for key in row if re.fullmatch(r"energy_[a-z]+_pj", key)]
         assert len(energies) == 7
