@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import opensta_reference
 from synth import library as library_module
 from synth.cache import Cache
 from synth.cells import Table
@@ -20,7 +20,7 @@ from synth.liberty_cells import from_liberty
 from synth.library import built_in, choose_cells, import_library, load, smallest_cell
 from synth.timing import analyse
 from synth.yosys import map_netlist
-from tests.test_synth_timing import DESIGNS, number, opensta, verilog
+from tests.test_synth_timing import DESIGNS
 from tests.tiny_liberty import (
     ARC,
     BASICS,
@@ -1225,14 +1225,13 @@ CLOCKS = {"nangate45": 1.5, "sky130": 6.0, "asap7": 0.6}
 @pytest.fixture(scope="module")
 def opensta_folder(table, tmp_path_factory):
     """Folder with the Liberty files as published, and the text of the compact table."""
-    if shutil.which("sta") is None:
+    if opensta_reference.find() is None:
         pytest.skip("OpenSTA (sta) is not installed")
     name, compact, _ = table
     folder = tmp_path_factory.mktemp(name)
     (folder / "compact0.lib").write_text(compact.liberty_text())
     for index, path in enumerate(SOURCES[name]):
-        # Wires have no load here.
-        text = re.sub(r"default_wire_load\w* *:.*", "", read_text(path))
+        text = opensta_reference.without_wires(read_text(path))
         (folder / f"full{index}.lib").write_text(text)
     return folder
 
@@ -1247,40 +1246,15 @@ def test_against_opensta(table, opensta_folder, design):
     name, compact, full = table
     cache = Cache(opensta_folder / "cache")
     mapped = map_netlist(DESIGNS[design], design, compact, clock_ns=CLOCKS[name], cache=cache)
-    (opensta_folder / "netlist.v").write_text(verilog(design, mapped.module))
-    slew, load_ff = 2 * full.fo4_slew_ns, full.fo4_load_ff
-    clock = ["create_clock -name clk -period 100"]
-    if "clk" in mapped.module["ports"]:
-        clock = [
-            clock[0] + " [get_ports clk_*]",
-            f"set_clock_transition {slew} [get_clocks clk]",
-        ]
+    limits = {
+        "input_slew_ns": 2 * full.fo4_slew_ns,
+        "clock_slew_ns": 2 * full.fo4_slew_ns,
+        "output_load_ff": full.fo4_load_ff,
+    }
     periods = {}
     for kind, library in (("compact", compact), ("full", full)):
         files = sorted(path.name for path in opensta_folder.glob(f"{kind}?.lib"))
-        words = opensta(
-            opensta_folder,
-            [
-                *(f"read_liberty {file}" for file in files),
-                "set_cmd_units -time ns -capacitance fF",
-                "read_verilog netlist.v",
-                f"link_design {design}",
-                *clock,
-                "set inputs [get_ports {a_* b_* s_* rst_* clear_*}]",
-                f"set_input_transition {slew} $inputs",
-                "set_input_delay 0 -clock clk $inputs",
-                "set_output_delay 0 -clock clk [all_outputs]",
-                f"set_load {load_ff} [all_outputs]",
-                "report_checks -digits 6",
-            ],
-        )
-        periods[kind] = 100 - number(r"([-\d.]+)\s+slack", words)
-        timing = analyse(
-            mapped.module,
-            library,
-            input_slew_ns=slew,
-            clock_slew_ns=slew,
-            output_load_ff=load_ff,
-        )
+        periods[kind] = opensta_reference.period_ns(opensta_folder, mapped.module, files, **limits)
+        timing = analyse(mapped.module, library, **limits)
         assert timing.critical_path_ns == pytest.approx(periods[kind], rel=5e-3)
     assert periods["compact"] == pytest.approx(periods["full"], rel=0.05)

@@ -1,14 +1,13 @@
 """Static timing: hand-computed paths, what is refused, and OpenSTA on mapped netlists."""
 
 import json
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench import opensta_reference
 from synth.cells import Cell, CellLibrary, FlipFlop, Pin, SetupArc, Table, TimingArc
 from synth.liberty import Function
 from synth.library import load
@@ -412,7 +411,7 @@ for line in open("script"):
 @pytest.fixture(scope="module")
 def libraries():
     """The full library and the compact one."""
-    if shutil.which("sta") is None:
+    if opensta_reference.find() is None:
         pytest.skip("OpenSTA (sta) is not installed")
     if not NANGATE.exists():
         pytest.skip("no NanGate Liberty file here")
@@ -447,77 +446,23 @@ def mapped(libraries, tmp_path_factory):
     return folder
 
 
-def verilog(name, module):
-    """Write a netlist with one port per bit, in the little Verilog that OpenSTA understands."""
-    ports, lines = [], []
-    for port, entry in module["ports"].items():
-        for bit in entry["bits"]:
-            ports.append(f"{port}_{len(ports)}")
-            way = entry["direction"]
-            lines.append(f"{way} {ports[-1]};")
-            ends = (f"n{bit}", ports[-1]) if way == "input" else (ports[-1], f"n{bit}")
-            lines.append(f"assign {ends[0]} = {ends[1]};")
-    for index, cell in enumerate(module["cells"].values()):
-        pins = ", ".join(f".{pin}(n{bit})" for pin, (bit,) in cell["connections"].items())
-        lines.append(f"{cell['type']} u{index} ({pins});")
-    return "\n".join([f"module {name} ({', '.join(ports)});", *lines, "endmodule", ""])
-
-
-def opensta(folder, commands):
-    """Run OpenSTA; it exits with 0 whatever happens, so its errors are looked for in its words."""
-    (folder / "commands.tcl").write_text("\n".join(commands))
-    done = subprocess.run(
-        ["sta", "-no_splash", "-exit", "commands.tcl"],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    words = done.stdout + done.stderr
-    assert "Error" not in words, words
-    return words
-
-
-def number(pattern, words):
-    found = re.search(pattern, words)
-    assert found, words
-    return float(found[1])
-
-
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("table", ["full", "compact"])
 def test_against_opensta(libraries, mapped, design, table):
     """Same netlist and tables, two tools: the smallest period agrees to 0.1 %."""
     module = json.loads((mapped / f"{design}.json").read_text())["modules"][design]
-    (mapped / "netlist.v").write_text(verilog(design, module))
-    timing = analyse(
-        module,
-        libraries[table],
-        input_slew_ns=0.02,
-        clock_slew_ns=0.03,
-        output_load_ff=4.0,
-    )
-    clock = ["create_clock -name clk -period 10"]
-    if "clk" in module["ports"]:
-        clock = [clock[0] + " [get_ports clk_*]", "set_clock_transition 0.03 [get_clocks clk]"]
-    words = opensta(
-        mapped,
-        [
-            f"read_liberty {table}.lib",
-            "read_verilog netlist.v",
-            f"link_design {design}",
-            *clock,
-            "set inputs [get_ports {a_* b_* s_* rst_* clear_*}]",
-            "set_input_transition 0.02 $inputs",
-            "set_input_delay 0 -clock clk $inputs",
-            "set_output_delay 0 -clock clk [all_outputs]",
-            "set_load 4 [all_outputs]",
-            "report_checks -digits 6",
-        ],
-    )
-    slack = number(r"([-\d.]+)\s+slack", words)
-    assert timing.critical_path_ns == pytest.approx(10 - slack, rel=1e-3)
+    limits = {"input_slew_ns": 0.02, "clock_slew_ns": 0.03, "output_load_ff": 4.0}
+    timing = analyse(module, libraries[table], **limits)
+    expected = opensta_reference.period_ns(mapped, module, [f"{table}.lib"], **limits)
+    assert timing.critical_path_ns == pytest.approx(expected, rel=1e-3)
+
+
+def test_opensta_that_fails(mapped):
+    """It exits with 0 whatever happens."""
+    with pytest.raises(RuntimeError, match=r"OpenSTA: .*netlist\.nowhere"):
+        opensta_reference.run(mapped, ["read_verilog netlist.nowhere"])
+    with pytest.raises(RuntimeError, match="OpenSTA said nothing like 'slack': 1"):
+        opensta_reference.number("slack", opensta_reference.run(mapped, ["puts 1"]))
 
 
 def test_energy_against_opensta(libraries, mapped):
@@ -529,7 +474,7 @@ def test_energy_against_opensta(libraries, mapped):
     (mapped / "netlist.v").write_text(
         "module top (a, y); input a; output y; INV_X1 u (.A(a), .ZN(y)); endmodule"
     )
-    words = opensta(
+    words = opensta_reference.run(
         mapped,
         [
             "read_liberty full.lib",
@@ -544,8 +489,8 @@ def test_energy_against_opensta(libraries, mapped):
             "report_power -digits 6 -instances u",
         ],
     )
-    power = number(r"([\d.e+-]+)(?:\s+[\d.e+-]+){3} u\b", words)
-    edges = 2.0 if "2.0." in opensta(mapped, ["puts [sta::version]"]) else 1.0
+    power = opensta_reference.number(r"([\d.e+-]+)(?:\s+[\d.e+-]+){3} u\b", words)
+    edges = 2.0 if "2.0." in opensta_reference.run(mapped, ["puts [sta::version]"]) else 1.0
     energy_pj = libraries["full"].cells["INV_X1"].transition_energy("ZN", "A", 0.02, 5.0)
     transitions_per_s = 0.4 / 2e-9
     assert power == pytest.approx(edges * energy_pj * 1e-12 * transitions_per_s, rel=0.01)
