@@ -237,11 +237,12 @@ def read_foreign(
             flow.read_slang([*words, *names], values, standard)
         else:
             flow.read_verilog([*words, *names], values)
-        flow.inspect("raw.json").require_live_clocks()
-        found = flow.inspect("design.json")
+        raw, found = flow.inspect("raw.json"), flow.inspect("design.json")
+        raw.require_live_clocks()
         found.require_measurable(max_memory_bits)
         is_as_it_is = reader == "yosys" and not (macros or values or has_includes)
-        return flow.plain(found, [_text(path) for path in paths] if is_as_it_is else None)
+        sources = [_text(path) for path in paths] if is_as_it_is else None
+        return flow.plain(found, raw.notes(), sources)
 
 
 def _require_files(paths: Sequence[Path]) -> None:
@@ -322,6 +323,9 @@ class _Flow:
             "write_rtlil design.il",
             "opt_clean",
             "write_json raw.json",
+            # A chip does not start with values, so nothing is constant because of them; contents
+            # of memories are cells.
+            "setattr -unset init w:*",
             "opt_expr",
             "opt_clean",
             "opt_dff",
@@ -340,10 +344,12 @@ class _Flow:
         text = text.partition("Found and reported")[0]
         return [part.strip() for part in text.split("Warning: ")[1:]]
 
-    def plain(self, found: "_Inspection", texts: Sequence[str] | None) -> ForeignDesign:
+    def plain(
+        self, found: "_Inspection", changes: Iterable[str], texts: Sequence[str] | None
+    ) -> ForeignDesign:
         """Make plain Verilog of the design; ``texts`` if nothing in them has to be changed."""
         clock, is_falling = found.clock()
-        notes = list(found.notes())
+        notes = list(changes)
         if is_falling:
             notes.append(f"{clock} clocks with its falling edge; measured as the rising one")
         return ForeignDesign(
@@ -366,7 +372,7 @@ class _Flow:
             "memory -nomap",
             "memory_map",
             "delete t:$print t:$check",
-            # A chip does not start with values; contents of read-only memories are constants now.
+            # Contents of read-only memories are constants now.
             "setattr -unset init w:*",
             "setundef -undriven -zero",
             *rising,

@@ -240,6 +240,21 @@ def test_memories(read, library, cache):
     assert contents == [9, 3, 10, 6]
 
 
+def test_memory_with_a_reset(read, library, cache):
+    """It is no memory of Yosys, but registers whose words are chosen by a mask."""
+    design = read(
+        "module top(input clk, rst_n, input [1:0] a, d, output [1:0] q); reg [1:0] m [0:3];"
+        "integer i; assign q = m[a]; always @(posedge clk or negedge rst_n)"
+        "if (!rst_n) for (i = 0; i < 4; i = i + 1) m[i] <= 3; else m[a] <= d; endmodule"
+    )
+    m, expected, rows = [3] * 4, [], []
+    for a, d in np.random.default_rng(7).integers(0, 4, (40, 2)).tolist():
+        rows.append({"rst_n": 1, "a": a, "d": d})
+        expected.append(m[a])
+        m[a] = d
+    assert outputs(design, library, cache, "q", rows, reset=[{"rst_n": 0}]) == expected
+
+
 def test_falling_edge_and_inverted_reset(read, library, cache):
     text = """module top(input clk_n, arst, d, output reg q);
       wire n = ~arst, m = !n;
@@ -252,6 +267,32 @@ def test_falling_edge_and_inverted_reset(read, library, cache):
     assert design.notes == ("clk_n clocks with its falling edge; measured as the rising one",)
     rows = [{"d": d, "arst": 0} for d in (1, 0, 1, 1)]
     assert outputs(design, library, cache, "q", rows) == [0, 1, 0, 1]
+
+
+def test_inverters_on_the_way(read):
+    """Of clocks and resets, also in other modules."""
+    text = """module top(input c, a, b, d, e, input x, output reg [3:0] q);
+      wire nc = ~c, na = !a, nb = ~b, nnd = ~(~d); wire ce;
+      pass p(c, ce);
+      always @(negedge nc or posedge na) if (na) q[0] <= 0; else q[0] <= x;
+      always @(posedge c or negedge nb) if (!nb) q[1] <= 1; else q[1] <= x;
+      always @(posedge ce or negedge nnd) if (~nnd) q[2] <= 0; else q[2] <= x;
+      always @(posedge c or posedge e) if (e) q[3] <= 0; else q[3] <= x;
+    endmodule
+    module pass(input i, output o); assign o = i; endmodule"""
+    design = read(text)
+    assert (design.clock, design.falling_edge) == ("c", False)
+    assert design.resets == {"a": 0, "b": 1, "d": 0, "e": 1}
+    with pytest.raises(ForeignError, match="must use one edge of c, not both"):
+        read(text.replace("negedge nc", "posedge nc"))
+
+
+def test_clock_of_registers_that_start_with_a_value(read):
+    design = read(
+        "module top(input clk, a, output reg s); initial s = 1;"
+        "always @(posedge clk) s <= s | a; endmodule"
+    )
+    assert design.clock == "clk"
 
 
 @pytest.mark.parametrize(
@@ -277,14 +318,17 @@ def test_reset_at_both_levels_is_none(read):
 
 
 def test_notes(read, library, cache):
+    """A register is not constant because of the value with which it should start."""
     design = read(
-        "module top(input clk, a, output reg [1:0] q, output y); wire open;"
-        "initial q = 2; always @(posedge clk) q <= q + a; assign y = open | a; endmodule"
+        "module top(input clk, a, output reg [1:0] q, output reg s, output y); wire open;"
+        "initial begin q = 2; s = 1; end always @(posedge clk) q <= q + a;"
+        "always @(posedge clk) s <= s | a; assign y = open | a; endmodule"
     )
     assert design.notes == (
         "1 undriven nets are taken as 0: open",
-        "initial values of registers are not taken: q",
+        "initial values of registers are not taken: q, s",
     )
+    assert outputs(design, library, cache, "s", [{"a": 0}, {"a": 1}, {"a": 0}]) == [0, 0, 1]
     rows = [{"a": 1}] * 3
     assert outputs(design, library, cache, "q", rows) == [0, 1, 2]
     assert outputs(design, library, cache, "y", [{"a": 0}, {"a": 1}]) == [0, 1]
