@@ -277,6 +277,7 @@ def scatter(
         system = f'data-system="{escape(group)}"'
         title = f"<title>{escape(label)}: {x:.4g}, {y:.4g}</title>"
         text = text.replace(f'id="{OURS}label-{index}"', system)
+        text = text.replace(f'id="{OURS}line-{index}"', f'class="line" {system}')
         text = text.replace(f'<g id="{OURS}point-{index}">', f'<g class="point" {system}>{title}')
     return text
 
@@ -293,6 +294,9 @@ def _margins(low: float, high: float) -> tuple[float, float]:
     margin = 0.12 * (high - low) or 1.0
     return low - margin, high + margin
 
+
+#: A label within this distance of its point is beside it.
+NEAR = 10.0
 
 #: Area that a label may cover of others where not every point needs one.
 TOLERATED_OVERLAP = 12.0
@@ -329,15 +333,21 @@ def _label_points(
         if not every and sum(_overlap(best, other) for other in taken) > TOLERATED_OVERLAP:
             continue
         taken.append(best)
-        axes.annotate(
+        # A line leads to a label that is not beside its point.
+        is_far = _overlap(best, (x - NEAR, y - NEAR, x + NEAR, y + NEAR)) == 0
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
+        note = axes.annotate(
             label,
             places[index].tolist(),
             xytext=(best[0] - x, best[1] - y + 3),
             textcoords="offset points",
             fontsize=FONT_SIZE,
             annotation_clip=False,
+            arrowprops=line if is_far else None,
             gid=f"{OURS}label-{index}",
         )
+        if note.arrow_patch is not None:
+            note.arrow_patch.set_gid(f"{OURS}line-{index}")
 
 
 def _offsets(width: float) -> list[tuple[float, float]]:

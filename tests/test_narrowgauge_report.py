@@ -347,6 +347,15 @@ def test_labels_of_close_points_do_not_cover_each_other():
             assert abs(float(x) - float(other_x)) > 40 or abs(float(y) - float(other_y)) > 10
 
 
+def test_lines_lead_to_labels_that_are_far():
+    """Two points have room beside each other, twenty at the same place have not."""
+    far = [(f"format{n}", "fixed", 1.0, 99.0) for n in range(20)]
+    lines = scatter("a", far, "x", "y").count('class="line" data-system="fixed"')
+    assert 8 < lines < 20
+    near = scatter("a", [*far[:1], ("b", "fixed", 2.0, 98.0)], "x", "y")
+    assert 'class="line"' not in near
+
+
 def test_scatter_of_one_point():
     assert "fixed8" in picture_texts(scatter("a", [("fixed8", "fixed", 0.5, 99.0)], "x", "y"))
 
@@ -720,7 +729,7 @@ const pictures = () => shown(".pictures svg").map((svg) => ({
   width: svg.getBoundingClientRect().width,
   points: [...svg.querySelectorAll(".point")].filter(isShown).map(
     (point) => point.querySelector("title").textContent),
-  labels: [...svg.querySelectorAll("g[data-system]:not(.point)")].filter(isShown).length,
+  labels: [...svg.querySelectorAll("g[data-system]:not(.point, .line)")].filter(isShown).length,
   front: svg.querySelector(".front path").getAttribute("d"),
 }));
 const state = () => ({
