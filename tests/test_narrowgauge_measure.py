@@ -381,6 +381,13 @@ def test_streams_start_from_reset(pipe, library):
     assert found.lane_cycles.tolist() == [15]
 
 
+def test_constant_during_reset(pipe, library):
+    netlist = mapped(pipe, library)
+    stimuli = rows(a=([1, 2], 4), b=([0, 0], 4))
+    found = simulate(netlist, bench(pipe, constants={"hold": 1}), stimuli, 1)
+    assert [port_toggles(found, netlist, name) for name in ("hold", "a", "y")] == [0, 3, 0]
+
+
 @pytest.mark.parametrize("lanes", [1, 7, 4096])
 @pytest.mark.parametrize(("streams", "cycles"), [(1, 300), (3, 10), (1, 1)])
 def test_combinational_design(multiply, library, monkeypatch, lanes, streams, cycles):

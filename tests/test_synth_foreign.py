@@ -351,6 +351,13 @@ class TestReader:
             "`X", ""
         )
 
+    def test_text_that_has_to_change(self, read):
+        text = "module top(input c, a, output reg q); always @(negedge c) q <= a; endmodule"
+        design = read(text, reader="yosys")
+        assert design.falling_edge
+        assert "posedge c" in design.verilog
+        assert "negedge" not in design.verilog
+
     def test_comments_in_another_encoding(self, tmp_path):
         path = tmp_path / "latin.v"
         path.write_bytes(b"// \xe9\nmodule top(input a, output y); assign y = ~a; endmodule")
