@@ -417,7 +417,7 @@ def _reason(log: str, top: str) -> str:
         return f"Yosys could not read {top}: {' | '.join(filter(None, lines[-3:])) or 'no reason'}"
     first = errors[0].replace("FATAL ERROR: ", "").replace("ERROR: ", "")
     # What slang advises is an option of its own.
-    first = re.sub(r",? \(?(set|ignore with|allow with) '--.*", "", first)
+    first = re.sub(r",? (\(?(set|ignore with|allow with) '|\[)--.*", "", first)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"source must be correct, not as here: {first}{more}"
 

@@ -587,12 +587,15 @@ def test_files(capsys, folder):
     """Stimuli of a file; the result as a table, as JSON and in a folder are the same."""
     rng = np.random.default_rng(6)
     np.savez("s.npz", a=rng.integers(-8, 8, 40), b=rng.integers(0, 16, 40), hold=np.zeros(40, int))
-    words = ["pipe.v", "--top", "pipe", "--stimuli", "s.npz", "--streams", 2]
+    words = ["pipe.v", "--top", "pipe", "--stimuli", "s.npz", "--streams", 2, "-D", "X=1==1"]
     printed = json.loads(run(capsys, *words, "--json"))
     run(capsys, *words, "-o", "out")
     result = json.loads(Path("out/measure.json").read_text())
     command = result["settings"].pop("command")
-    assert command == "narrowgauge measure pipe.v --top pipe --stimuli s.npz --streams 2 -o out"
+    assert command == (
+        "narrowgauge measure pipe.v --top pipe --stimuli s.npz --streams 2 -D X=1==1 -o out"
+    )
+    assert result["design"]["defines"] == {"X": "1==1"}
     del printed["settings"]["command"]
     assert result == printed
     assert sorted(os.listdir("out")) == [".narrowgauge", "measure.json", "pipe.v"]

@@ -416,6 +416,14 @@ class TestReader:
             r"no combinational loop, .* not one through .*\bp \(d\.sv:2\)",
         ),
         ("assign y = a; sub s(b, y); ", r"one driver for each net, not multiple .* top\.y$"),
+        (
+            "always_comb begin y = 0; while (1) y = ~y; end",
+            r"d\.sv:2: unroll limit of 4000 exhausted$",
+        ),
+        (
+            "buf #1 q(y, a); p u(y, a);",
+            r"not as here: d\.sv:\d: user-defined primitives unsupported$",
+        ),
         ("bb x(a, y);", r"no black box, not x of type bb \(d\.sv:2\)$"),
         (
             "reg q; always @(posedge a) q <= y; always @(posedge b) y <= q;",
@@ -449,9 +457,10 @@ class TestReader:
 def test_refused(read, body, message):
     ports = "module top(input a, b, input [1:0] v, output logic y);\n"
     rest = "\nendmodule\nmodule sub(input i, output o); assign o = i; endmodule\n"
+    table = "primitive p(output o, input i); table 0 : 1; 1 : 0; endtable endprimitive\n"
     black = "(* blackbox *) module bb(input i, output o); endmodule\n"
     with pytest.raises(ForeignError, match=message) as caught:
-        read(ports + body + rest + black)
+        read(ports + body + rest + table + black)
     assert "\n" not in str(caught.value)
 
 
