@@ -43,7 +43,7 @@ from synth.cells import CellLibrary
 from synth.library import load
 from synth.yosys import yosys_version
 
-__all__ = ["DEFAULT_FORMATS", "MACHINES", "SCHEMA", "Settings", "compare"]
+__all__ = ["DEFAULT_FORMATS", "MACHINES", "SCHEMA", "Settings", "compare", "path_steps"]
 
 #: What runs a format, by stem: called with the format, the operands of all layers, and settings.
 MACHINES: dict[str, Callable[[Any, Sequence[LayerStream], Settings], Machine]] = {
@@ -288,7 +288,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         "critical_path_ns": hardware.critical_path_ns,
         "slack_ns": settings.clock_ns - hardware.critical_path_ns,
         "critical_path_unit": path_name,
-        "critical_path": _path_steps(path),
+        "critical_path": path_steps(path),
         "setup_ns": sum(part.setup_ns for part in path),
         "energy_per_mac_pj": sum(energy.values()),
         "leakage_uw": hardware.leakage_uw,
@@ -336,8 +336,20 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     }
 
 
-def _path_steps(parts: Sequence[timing.Path]) -> list[dict[str, Any]]:
-    """Cells of a path; where it enters another unit, a step says ``"input"`` for its cell."""
+def path_steps(parts: Sequence[timing.Path]) -> list[dict[str, Any]]:
+    """List the cells of a path; where it enters a unit, a step has ``"input"`` for its cell.
+
+    Parameters
+    ----------
+    parts : sequence of Path
+        What the path goes through in each unit, in the order of the signal.
+
+    Returns
+    -------
+    list of dict
+        Steps in the form of ``compare.json``; times count from the clock edge, also in units that
+        are entered later.
+    """
     steps = []
     start = 0.0
     for part in parts:

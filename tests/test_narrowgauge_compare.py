@@ -22,13 +22,15 @@ from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool_engine import EngineSpec
 from narrowgauge.catalogue import Options
 from narrowgauge.cli import main
-from narrowgauge.compare import Settings, compare
+from narrowgauge.compare import Settings, compare, path_steps
 from narrowgauge.networks import digits, retrained_digits
 from narrowgauge.onnx_reader import Data, read
 from narrowgauge.pool_machine import draw_pixels
 from narrowgauge.pool_machine import required_length as required_pool_length
 from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 from synth.library import load
+from synth.timing import Path as TimingPath
+from synth.timing import PathStep
 
 ROOT = Path(__file__).parents[1]
 FORMATS = ("fixed4", "tapered4")
@@ -284,6 +286,25 @@ def test_versions_are_locked(result):
     assert tools["python"] == sys.version.split()[0]
     assert re.fullmatch("[0-9a-f]{64}", tools["code"])
     assert result["library"]["digest"] == load("nangate45").digest
+
+
+def test_times_of_a_path_through_several_units():
+    def part(setup_ns, *steps):
+        shared = {"instance": "", "from_pin": "", "slew_ns": 0.02, "load_ff": 3.0, "fanout": 2}
+        made = []
+        for cell, edge, delay_ns, arrival_ns in steps:
+            times = {"delay_ns": delay_ns, "arrival_ns": arrival_ns}
+            made.append(PathStep(cell=cell, pin="y", edge=edge, **times, **shared))
+        return TimingPath(kind="any", steps=tuple(made), endpoint="", setup_ns=setup_ns)
+
+    first = part(0.0, ("DFF", "rise", 0.1, 0.1), ("INV", "fall", 0.2, 0.3))
+    steps = path_steps([first, part(0.05, ("", "fall", 0.0, 0.0), ("BUF", "fall", 0.4, 0.4))])
+    assert [step["cell"] for step in steps] == ["DFF", "INV", "input", "BUF"]
+    assert [step["arrival_ns"] for step in steps] == pytest.approx([0.1, 0.3, 0.3, 0.7])
+    assert steps[1] == {
+        "cell": "INV", "pin": "y", "edge": "fall", "delay_ns": 0.2, "arrival_ns": 0.3,
+        "slew_ns": 0.02, "load_ff": 3.0, "fanout": 2,
+    }  # fmt: skip
 
 
 def test_critical_path_is_there_cell_by_cell(result):
