@@ -416,6 +416,7 @@ def _notes(
         notes.append("no reset is known; registers start at 0")
     for name in roles.widths:
         # As where it passes through more than an inverter.
-        if RESET_NAME.search(name) and any(netlist.sinks[net] for net in netlist.ports[name].nets):
+        nets = netlist.ports[name].nets
+        if len(nets) == 1 and RESET_NAME.search(name) and netlist.sinks[nets[0]]:
             notes.append(f"{name} has stimuli like data; --reset {name}=LEVEL if it is a reset")
     return notes

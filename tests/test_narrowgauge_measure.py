@@ -498,14 +498,14 @@ def test_clock_that_is_data(source, library, body):
 
 
 def test_reset_that_is_not_found(source, library):
-    """It is a part of a condition; an input that nothing uses is no matter."""
+    """It is a part of a condition; what nothing uses, and what is wider, is no matter."""
     design = source(
-        "module some(input clk, rst, c, rst_unused, a, output reg q);"
+        "module some(input clk, rst, c, rst_unused, a, input [1:0] resets, output reg q);"
         "wire r = rst & c;"
-        "always @(posedge clk or posedge r) if (r) q <= 0; else q <= a; endmodule"
+        "always @(posedge clk or posedge r) if (r) q <= 0; else q <= a ^ resets[1]; endmodule"
     )
     roles = bench(design)
-    stimuli = rows(**{name: ([1, 0], 1) for name in ("rst", "c", "rst_unused", "a")})
+    stimuli = rows(**{name: ([1, 0], width) for name, width in roles.widths.items()})
     result, _ = measure(design, roles, stimuli, library, Settings())
     assert result["notes"] == [
         "no reset is known; registers start at 0",
