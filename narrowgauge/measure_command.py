@@ -37,7 +37,7 @@ Clock and resets have none.  See docs/measure.md.
 RANDOM_STREAMS = 64
 RANDOM_CYCLES = 256
 
-LABEL = 16
+LABEL = 18
 
 
 def _pairs(
@@ -378,12 +378,12 @@ def print_measurement(result: Mapping[str, Any]) -> None:
         + (f"; {frequency:.0f} MHz at most" if frequency else ""),
     )
     line(
-        "energy a cycle",
+        "energy per cycle",
         f"{figure(result['energy_per_cycle_pj'], 4)} pJ: {split(result['energy_breakdown_pj'])}",
     )
     if settings["operations"] != 1:
         line(
-            "an operation",
+            "per operation",
             f"{figure(result['energy_per_operation_pj'], 4)} pJ, "
             f"{settings['operations']:g} in a cycle",
         )

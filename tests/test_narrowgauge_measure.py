@@ -574,8 +574,8 @@ def test_table(capsys, folder):
         r"^cells +\d+, of which 4 flip-flops$",
         r"^critical path +0\.\d{3} ns, ",
         r"^slack +1\.\d{3} ns at 2 ns: met; \d+ MHz at most$",
-        r"^energy a cycle +0\.\d+ pJ: logic 0\.\d+, registers 0\.\d+, clock 0\.\d+, leakage 0\.0",
-        r"^an operation +0\.\d+ pJ, 4 in a cycle$",
+        r"^energy per cycle +0\.\d+ pJ: logic 0\.\d+, registers 0\.\d+, clock 0\.\d+, leakage 0\.0",
+        r"^per operation +0\.\d+ pJ, 4 in a cycle$",
         r"^nets annotated +100 %$",
     ):
         # Long lines are wrapped.
