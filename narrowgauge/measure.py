@@ -16,17 +16,22 @@ import numpy as np
 from narrowgauge.stimuli import Stimuli, Stream
 from synth.activity import Activity, Simulator, Words
 from synth.cells import CellLibrary
+from synth.delays import Delays, library_delays, unit_delays
 from synth.energy import EnergyModel
 from synth.foreign import RESET_NAME, ForeignDesign
+from synth.glitches import GlitchSimulator
 from synth.netlist import Netlist
 from synth.timing import Path as TimingPath
 from synth.timing import Timing, analyse
 from synth.yosys import MappedNetlist, map_netlist, yosys_version
 
-__all__ = ["SCHEMA", "Bench", "Settings", "bench", "measure", "simulate"]
+__all__ = ["DELAYS", "SCHEMA", "Bench", "Settings", "bench", "measure", "simulate"]
 
 #: Version of the form of ``measure.json``.
 SCHEMA = 1
+
+#: Delays with which activity is simulated; without any, glitches are not seen.
+DELAYS = ("none", "unit", "library")
 
 LOGIC, REGISTERS = "logic", "registers"
 
@@ -53,6 +58,8 @@ class Settings:
         Cycles for which resets are held before anything counts.
     timeout_s : float
         Longest time of mapping, in seconds.
+    delays : str
+        One of `DELAYS`.
 
     Raises
     ------
@@ -64,6 +71,7 @@ class Settings:
     operations: float = 1.0
     reset_cycles: int = 4
     timeout_s: float = 300.0
+    delays: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("clock_ns", "operations", "timeout_s"):
@@ -71,6 +79,18 @@ class Settings:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.reset_cycles < 1:
             raise ValueError(f"reset_cycles must be at least 1, not {self.reset_cycles}")
+        if self.delays not in DELAYS:
+            raise ValueError(f"delays must be one of {', '.join(DELAYS)}, not {self.delays!r}")
+
+    def delays_of(self, netlist: Netlist, timing: Timing) -> Delays | None:
+        """Delays of the cells of a netlist; None without any."""
+        if self.delays == "none":
+            return None
+        return (
+            unit_delays(netlist)
+            if self.delays == "unit"
+            else library_delays(netlist, timing=timing)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +240,13 @@ def measure(
     _require_pure_clock(netlist)
     timing = analyse(mapped.module, library)
 
-    activity = simulate(netlist, roles, stimuli, settings.reset_cycles)
+    activity = simulate(
+        netlist,
+        roles,
+        stimuli,
+        settings.reset_cycles,
+        delays=settings.delays_of(netlist, timing),
+    )
     classes = [LOGIC if instance.ff is None else REGISTERS for instance in netlist.instances]
     model = EnergyModel(netlist, classes, clock_ns=settings.clock_ns, timing=timing)
     [energy] = model.measure(activity)
@@ -255,6 +281,7 @@ def measure(
         "leakage_uw": leakage_nw / NW_PER_UW,
         "nets_annotated": energy.nets_annotated,
         "cycles": energy.cycles,
+        "delays": settings.delays,
         "cells_by_type": mapped.cells_by_type,
         "recipe": mapped.recipe,
         "notes": [*design.notes, *_notes(design, netlist, timing, roles, settings)],
@@ -273,7 +300,14 @@ def measure(
     return result, mapped
 
 
-def simulate(netlist: Netlist, roles: Bench, stimuli: Stimuli, reset_cycles: int) -> Activity:
+def simulate(
+    netlist: Netlist,
+    roles: Bench,
+    stimuli: Stimuli,
+    reset_cycles: int,
+    *,
+    delays: Delays | None = None,
+) -> Activity:
     """Switching activity of a netlist, without that of the reset.
 
     Parameters
@@ -286,6 +320,8 @@ def simulate(netlist: Netlist, roles: Bench, stimuli: Stimuli, reset_cycles: int
         What the other inputs do.
     reset_cycles : int
         Cycles for which resets are held.
+    delays : Delays, optional
+        Delays of the cells, to count glitches.
 
     Returns
     -------
@@ -298,8 +334,8 @@ def simulate(netlist: Netlist, roles: Bench, stimuli: Stimuli, reset_cycles: int
         for name, stream in (*stimuli.ports.items(), *roles.constants.items())
     }
     if not netlist.registers:
-        return _combinational(netlist, moving, roles.constants, streams, cycles)
-    simulator = Simulator(netlist, streams)
+        return _combinational(netlist, moving, roles.constants, streams, cycles, delays)
+    simulator = _simulator(netlist, streams, delays)
     before = {
         name: stream.spread(streams, 1).words(0, 1)[0] for name, stream in roles.constants.items()
     }
@@ -321,6 +357,7 @@ def _combinational(
     constants: Mapping[str, Stream],
     streams: int,
     cycles: int,
+    delays: Delays | None,
 ) -> Activity:
     """Activity without registers: each lane begins with the row before its own, uncounted."""
     length = -(-cycles * streams // LANES)
@@ -335,7 +372,7 @@ def _combinational(
         )
         numbers = padded[:, rows].reshape(streams * pieces, length + 1, -1)
         lanes[name] = Stream(numbers, stream.bits)
-    simulator = Simulator(netlist, streams * pieces)
+    simulator = _simulator(netlist, streams * pieces, delays)
     before: Activity | None = None
     for begin in range(0, length + 1, CHUNK):
         words = {name: stream.words(begin, begin + CHUNK) for name, stream in lanes.items()}
@@ -349,6 +386,10 @@ def _combinational(
         lane_cycles=np.array([streams * cycles]),
         annotated=activity.annotated,
     )
+
+
+def _simulator(netlist: Netlist, lanes: int, delays: Delays | None) -> Simulator:
+    return Simulator(netlist, lanes) if delays is None else GlitchSimulator(netlist, lanes, delays)
 
 
 def _level(level: int, lanes: int) -> Words:

@@ -183,6 +183,12 @@ def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of random numbers."
 )
 @click.option(
+    "--delays",
+    default="none",
+    show_default=True,
+    help="Simulate with unit or library delays, so that glitches count.",
+)
+@click.option(
     "--library",
     default="nangate45",
     show_default=True,
@@ -213,6 +219,7 @@ def measure(
     constants: dict[str, int],
     streams: int | None,
     seed: int,
+    delays: str,
     library: str,
     clock_ns: float,
     operations: float,
@@ -239,6 +246,7 @@ def measure(
         operations=operations,
         reset_cycles=reset_cycles,
         timeout_s=time_limit,
+        delays=delays,
     )
     cells = load(library)
     with result_folder(output, "measure") if output else contextlib.nullcontext() as folder:
@@ -365,7 +373,8 @@ def print_measurement(result: Mapping[str, Any]) -> None:
     if design["clock"]:
         resets = ", ".join(f"{name}={level}" for name, level in design["resets"].items())
         line("clock", f"{design['clock']}, {design['clock_edge']} edge; reset {resets or 'none'}")
-    line("stimuli", _describe(stimuli, result["cycles"]))
+    glitches = f"; {result['delays']} delays" if result["delays"] != "none" else ""
+    line("stimuli", _describe(stimuli, result["cycles"]) + glitches)
     line("area", f"{figure(result['area_um2'], 5)} um2: {split(result['area_breakdown_um2'])}")
     line("cells", f"{result['cells']}, of which {result['flip_flops']} flip-flops")
     kind = result["critical_path_kind"]

@@ -15,10 +15,13 @@ from narrowgauge.cli import main
 from narrowgauge.measure import Settings, bench, measure, simulate
 from narrowgauge.stimuli import Distribution, Stimuli, Stream, load_stimuli, random_stimuli
 from synth.activity import Simulator, pack
+from synth.delays import library_delays, unit_delays
 from synth.energy import EnergyModel
 from synth.foreign import ForeignDesign, ForeignPort, read_foreign
+from synth.glitches import GlitchSimulator
 from synth.library import load
 from synth.netlist import Netlist
+from synth.timing import analyse
 from synth.units import map_modules
 from synth.verilog import to_verilog
 from synth.yosys import map_netlist
@@ -335,6 +338,7 @@ def test_clock_of_a_combinational_design(multiply):
         ({"operations": -1}, "operations must be positive, not -1"),
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"reset_cycles": 0}, "reset_cycles must be at least 1, not 0"),
+        ({"delays": "some"}, "delays must be one of none, unit, library, not 'some'"),
     ],
 )
 def test_bad_settings(options, message):
@@ -403,6 +407,36 @@ def test_combinational_design(multiply, library, monkeypatch, lanes, streams, cy
     for name, values in (("a", a), ("y", a * b)):
         assert port_toggles(found, netlist, name) == sum(map(changes, values))
     assert found.lane_cycles.tolist() == [streams * cycles]
+
+
+@pytest.mark.parametrize("kind", ["unit", "library"])
+def test_glitches(multiply, library, monkeypatch, kind):
+    """As of one lane from row to row, however the rows are laid over lanes."""
+    unit = map_netlist(multiply.verilog, "multiply", library, clock_ns=2.0)
+    netlist, timing = Netlist(unit, library), analyse(unit.module, library)
+    a, b = np.random.default_rng(8).integers(0, 16, (2, 100))
+    delays = {"unit": unit_delays(netlist), "library": library_delays(netlist, timing=timing)}
+    one = GlitchSimulator(netlist, 1, delays[kind])
+    for left, right in zip(a, b, strict=True):
+        one.step({"a": pack([left], 4), "b": pack([right], 4)})
+    monkeypatch.setattr(measuring, "LANES", 9)
+    stimuli = rows(a=(a, 4), b=(b, 4))
+    chosen = Settings(delays=kind).delays_of(netlist, timing)
+    found = simulate(netlist, bench(multiply), stimuli, 4, delays=chosen)
+    assert (found.toggles == one.activity().toggles).all()
+    assert port_toggles(found, netlist, "y") > 1.05 * changes(a * b)
+
+
+def test_glitches_of_a_clocked_design(pipe, library):
+    """They cost energy, at the data inputs of registers too, but do not change their states."""
+    stimuli = rows(a=([1, 6, 3, 5], 4), b=([2, 5, 1, 6], 4), hold=([0, 0, 1, 0], 1))
+    plain, _ = measure(pipe, bench(pipe), stimuli, library, Settings())
+    delayed, _ = measure(pipe, bench(pipe), stimuli, library, Settings(delays="unit"))
+    assert (plain["delays"], delayed["delays"]) == ("none", "unit")
+    before, after = (result["energy_breakdown_pj"] for result in (plain, delayed))
+    assert after["logic"] > before["logic"]
+    assert after["registers"] > before["registers"]
+    assert after["clock"] == pytest.approx(before["clock"])
 
 
 def test_constant_of_a_combinational_design(multiply, library):
@@ -563,13 +597,14 @@ def test_table(capsys, folder):
     text = run(
         capsys, "pipe.v", "--top", "pipe", "--random", 50, "--streams", 3, "--set", "hold=0",
         "--operations", 4, "--distribution", "normal", "--distribution", "b=sparse:2",
+        "--delays", "library",
     )  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
     for pattern in (
         r"^design +pipe of pipe\.v$",
         r"^library +nangate45 at 1\.1 V and 25 C; Yosys ",
         r"^clock +clk, rising edge; reset rst_n=0$",
-        r"^stimuli +random \(normal, sparse:2\), seed 1: 150 cycles, 3 streams$",
+        r"^stimuli +random \(normal, sparse:2\), seed 1: 150 cycles, 3 streams; library delays$",
         r"^area +\d+\.\d+ um2: logic \d+\.\d+, registers \d+\.\d+$",
         r"^cells +\d+, of which 4 flip-flops$",
         r"^critical path +0\.\d{3} ns, ",
