@@ -208,7 +208,7 @@ class DybitFusedProduct(StagedUnit):
     spec : DybitFusedMacSpec
         Widths and modes.
     latency : int
-        Registers on the way, 0 or 1.
+        Registers on the way, 0 to 2.
 
     Raises
     ------
@@ -219,8 +219,12 @@ class DybitFusedProduct(StagedUnit):
         If ``latency`` is out of range.
     """
 
-    # Each about half-way on its path.
-    places = ((), ("multiplied", "shifted", "grouped"))
+    # Each about half-way on its path; where lanes are wide, also behind the gates of one flag.
+    places = (
+        (),
+        ("multiplied_wide", "shifted_lanes", "grouped"),
+        ("gated", "multiplied_wide", "complemented_lanes", "grouped"),
+    )
 
     activation: Any
     weight: Any
@@ -257,7 +261,7 @@ class DybitFusedProduct(StagedUnit):
             _split(weight[LANES:], _factor_bits("weight", spec.bits)),
         )
         width = spec.product_width - 1
-        term, negative = _product(m, stages, "multiplied", factors, negatives[0], width, "wide")
+        term, negative = _product(m, stages, "wide", factors, negatives[0], width)
         # All but one of them are zero.
         for total in sums:
             term |= total
@@ -291,7 +295,7 @@ class DybitFusedProduct(StagedUnit):
             )
             largest += top
             terms += _product(
-                m, stages, "shifted", (first, second), negatives[lane], top.bit_length(), f"{lane}"
+                m, stages, "lanes", (first, second), negatives[lane], top.bit_length(), f"{lane}"
             )
         total = Signal(signed(largest.bit_length() + 1), name="lanes_total")
         m.d.comb += total.eq(sum(terms))
@@ -318,6 +322,8 @@ class DybitFusedProduct(StagedUnit):
                     negative.eq(sign & use),
                     code.eq(Cat(low & use, high & use)),
                 ]
+                values = {f"pair_{index}": code, f"pair_negative_{index}": negative}
+                code, negative = stages.cut("gated", **values)
                 terms += [
                     Cat(code ^ negative.replicate(2), ~negative),
                     code.all() ^ negative,
@@ -342,10 +348,15 @@ def _split(bits: Any, widths: Any) -> list[Any]:
 
 
 def _product(
-    m: Module, stages: Stages, place: str, factors: Any, opposite: Value, width: int, name: str
+    m: Module, stages: Stages, kind: str, factors: Any, opposite: Value, width: int, which: str = ""
 ) -> tuple[Value, Value]:
     """Product of significands and shifts, or its one's complement, and whether it is that."""
     (first, first_shift), (second, second_shift) = factors
+    name = which or kind
+    values = {f"first_{name}": first, f"first_shift_{name}": first_shift}
+    values |= {f"second_{name}": second, f"second_shift_{name}": second_shift}
+    values |= {f"opposite_{name}": opposite}
+    first, first_shift, second, second_shift, opposite = stages.cut("gated", **values)
     product = Signal(len(first) + len(second), name=f"product_{name}")
     shift = Signal(max(len(first_shift), len(second_shift)) + 1, name=f"shift_{name}")
     negative = Signal(name=f"negative_{name}")
@@ -356,17 +367,16 @@ def _product(
         negative.eq(opposite & first.any()),
     ]
     values = {f"product_{name}": product, f"shift_{name}": shift, f"negative_{name}": negative}
-    if place == "multiplied":
-        product, shift, negative = stages.cut(place, **values)
+    product, shift, negative = stages.cut(f"multiplied_{kind}", **values)
     magnitude = Signal(width, name=f"magnitude_{name}")
     # The largest product of two codes fits, whatever its shift.
     m.d.comb += magnitude.eq(product << shift)
-    if place == "shifted":
-        values = {f"magnitude_{name}": magnitude, f"negative_{name}": negative}
-        magnitude, negative = stages.cut(place, **values)
+    values = {f"magnitude_{name}": magnitude, f"negative_{name}": negative}
+    magnitude, negative = stages.cut(f"shifted_{kind}", **values)
     term = Signal(signed(width + 1), name=f"term_{name}")
     m.d.comb += term.eq(magnitude ^ negative.replicate(width + 1))
-    return term, negative
+    values = {f"term_{name}": term, f"negated_{name}": negative}
+    return stages.cut(f"complemented_{kind}", **values)
 
 
 class DybitFusedEncoder(StagedUnit):
@@ -450,9 +460,6 @@ class DybitFusedEncoder(StagedUnit):
 class DybitFusedDatapath:
     """Units of the fused multiplier for the array; see :class:`hdl.datapath.Datapath`."""
 
-    #: Registers in a product that fits a short cycle.
-    product_latency = 1
-
     def __init__(self, spec: DybitFusedMacSpec):
         instance_of("spec", spec, DybitFusedMacSpec)
         self.spec = spec
@@ -474,6 +481,11 @@ class DybitFusedDatapath:
     def decoder(self, role: Operand) -> DybitFusedDecoder:
         """Make the decoder of a word."""
         return DybitFusedDecoder(self.spec, role)
+
+    @property
+    def product_latency(self) -> int:
+        """Two where a lane multiplies wide activations."""
+        return 1 + ("4x8" in self.spec.modes)
 
     def product(self, *, latency: int = 0) -> DybitFusedProduct:
         """Make the multiplier."""
