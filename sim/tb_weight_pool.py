@@ -18,8 +18,8 @@ SYSTEM = PARAMETERS.system
 SPEC = SYSTEM.mac
 BINS = PoolBins(PARAMETERS.coverage, SPEC)
 
-#: Layers with settings of their own.
-LAYER_COUNT = 32 if PARAMETERS.thorough else 16
+#: Layers with settings of their own: each precision with and without a sign, if there are 8.
+LAYER_COUNT = 16
 
 #: Phases of a pixel in which it is reset, if not all of them.
 SOME_PHASES = 8
@@ -256,11 +256,13 @@ async def every_row_and_index(dut):
     excess = max(SPEC.entry_bits - SPEC.bits, 0)
     everywhere = slice(None)
     some = rng.permutation(len(addresses))[:SOME_ROWS]
+    upper = everywhere if PARAMETERS.thorough else some
     for first in range(0, SPEC.entries, most):
         indices = np.arange(first, min(first + most, SPEC.entries))[None]
         table = pool.table[:, indices[0]].astype(np.int64)
         for rows, shift, relu in (
-            *((everywhere, shift, False) for shift in {0, excess}),
+            (everywhere, 0, False),
+            *([(upper, excess, False)] * (excess > 0)),
             *((some, shift, relu) for shift, relu in ((1, False), (-1, False), (-1, True))),
         ):
             entries = table[rows]
