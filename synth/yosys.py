@@ -54,10 +54,13 @@ class YosysError(ValueError):
     """Yosys refused the design, crashed, or ran out of time; the message is one line."""
 
 
-# Ways to add two rows, as rules for Yosys' carry units; the empty one is Yosys' own (Brent, Kung).
-RIPPLE_CARRY = """\
+# A rule for Yosys' carry units.  Of two rules, Yosys takes the one whose name is first in the
+# alphabet: "serial" is this one, but "ripple" is Yosys' own (Brent, Kung), as "brent-kung" is.  The
+# rule that is read in vain only changes the order in which ABC sees the gates, and so the area by
+# up to 3 %, which published figures depend on.
+SERIAL_CARRY = """\
 (* techmap_celltype = "$lcu" *)
-module ripple_carry(P, G, CI, CO);
+module {name}(P, G, CI, CO);
   parameter WIDTH = 2;
   (* force_downto *) input [WIDTH-1:0] P, G;
   input CI;
@@ -74,6 +77,7 @@ SUMS = (*HEAPS, "yosys", "booth", "carry-save", "separate")
 # What Yosys' ``synth`` is asked for besides.
 SYNTH_OPTIONS = {"booth": "-booth", "carry-save": "-arith_tree", "separate": "-noalumacc"}
 CARRIES = {
+    "serial": "techmap -map +/techmap.v -map serial.v",
     "ripple": "techmap -map +/techmap.v -map carry.v",
     "brent-kung": "techmap",
     "sklansky": "techmap -map +/techmap.v -map +/choices/sklansky.v",
@@ -94,9 +98,6 @@ MAPPERS = {
     # last one even chooses no other structure while it covers.
     "speed": f"strash; &get -n; &dch -f; &nf -D {{target}}; &put; {SIZES}",
     "prefix": f"strash; ifraig; scorr; &get -n; &nf -D {{target}}; &put; {SIZES}",
-    # What Yosys does without a script.
-    "yosys": "strash; &get -n; &fraig -x; &put; scorr; dc2; dretime; strash; &get -n; &dch -f; "
-    "&nf -D {target}; &put; buffer; upsize -D {target}; dnsize -D {target}; stime -p",
 }
 # Without a clock, no path is too long.
 NO_TARGET_PS = 1_000_000.0
@@ -383,7 +384,8 @@ class _Flow:
             *(f"read_verilog -lib blackbox{index}.v" for index in range(len(stubs))),
         ]
         self.reads = [f"read_verilog source{index}.v" for index in range(len(sources))]
-        self._write("carry.v", RIPPLE_CARRY)
+        self._write("serial.v", SERIAL_CARRY.format(name="_80_lcu_serial"))
+        self._write("carry.v", SERIAL_CARRY.format(name="ripple_carry"))
         buffers, inverters = (_plain(library.of_kind(kind)) for kind in ("buffer", "inverter"))
         if not buffers or not inverters:
             raise ValueError(f"library {library.name} must hold a buffer and an inverter")

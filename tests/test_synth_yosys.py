@@ -118,8 +118,12 @@ def test_same_bytes_from_two_runs(library, tmp_path):
     assert first == second
 
 
-#: Ways that no recipe of ours takes; two in one netlist each.
-OTHER_WAYS = [("carry-save", "han-carlson", "yosys"), ("separate", "sklansky", "unsized")]
+#: Ways that no recipe of ours takes; several in one netlist.
+OTHER_WAYS = [
+    ("carry-save", "han-carlson", "area"),
+    ("separate", "sklansky", "unsized"),
+    ("booth", "serial", "delay"),
+]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +165,8 @@ def test_recipe_of_ones_own(library, cache):
     ("changes", "message"),
     [
         ({"sums": "tree"}, "sums must be one of chain, rows, .*, carry-save, separate, not 'tree'"),
-        ({"carry": "skip"}, "carry must be one of ripple, brent-kung, .*, kogge-stone, not 'skip'"),
-        ({"mapper": ""}, "mapper must be one of area, unsized, .*, prefix, yosys, not ''"),
+        ({"carry": "skip"}, "carry must be one of serial, ripple, .*, kogge-stone, not 'skip'"),
+        ({"mapper": ""}, "mapper must be one of area, unsized, .*, speed, prefix, not ''"),
     ],
 )
 def test_bad_attempt(changes, message):
