@@ -196,18 +196,9 @@ def read_foreign(
     ForeignError
         If the sources are wrong, hold what cannot be measured, or take too long.
     """
-    paths = [Path(os.path.abspath(file)) for file in files]
-    folders = [Path(os.path.abspath(folder)) for folder in includes]
-    has_includes = bool(folders)
+    paths, folders = [*map(Path, files)], [*map(Path, includes)]
     macros, values = dict(defines or {}), dict(parameters or {})
-    for label, names in (("top", [top]), ("define", macros), ("parameter", values)):
-        for name in names:
-            if not IDENTIFIER.fullmatch(name):
-                raise ValueError(f"{label} must be a plain Verilog identifier, not {name!r}")
-    for label, texts in (("define", macros), ("parameter", values)):
-        for name, text in texts.items():
-            if not text.isprintable():
-                raise ValueError(f"{label} {name} must be one line of text, not {text!r}")
+    _require_words(top, macros, values)
     if standard is not None and standard not in STANDARDS:
         raise ValueError(f"standard must be one of {', '.join(STANDARDS)}, not {standard!r}")
     if reader not in READERS:
@@ -226,23 +217,39 @@ def read_foreign(
 
     with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
         flow = _Flow(Path(private), top, timeout_s)
-        words = [*(f"-D{name}={text}" for name, text in macros.items())]
-        if reader == "yosys":
-            # It looks beside the link, not beside the file.
-            folders += [path.parent for path in paths]
-        for index, folder in enumerate(folders):
+        words = [f"-D{name}={text}" for name, text in macros.items()]
+        # Yosys' own reader looks for included files beside the link, not beside the file.
+        beside = [path.parent for path in paths] if reader == "yosys" else []
+        for index, folder in enumerate([*folders, *beside]):
             words += ["-I", flow.link(folder, f"include{index}")]
-        names = [flow.link(path, f"source{index}.sv") for index, path in enumerate(paths)]
+        words += [flow.link(path, f"source{index}.sv") for index, path in enumerate(paths)]
         if reader == "slang":
-            flow.read_slang([*words, *names], values, standard)
+            flow.read_slang(words, values, standard)
         else:
-            flow.read_verilog([*words, *names], values)
+            flow.read_verilog(words, values)
         raw, found = flow.inspect("raw.json"), flow.inspect("design.json")
         raw.require_live_clocks()
         found.require_measurable(max_memory_bits)
-        is_as_it_is = reader == "yosys" and not (macros or values or has_includes)
+        is_as_it_is = reader == "yosys" and not (macros or values or folders)
         sources = [_text(path) for path in paths] if is_as_it_is else None
         return flow.plain(found, raw.notes(), sources)
+
+
+def _require_words(top: str, macros: Mapping[str, str], values: Mapping[str, str]) -> None:
+    """Refuse names that are none of Verilog, and texts of several lines."""
+    named: tuple[tuple[str, Iterable[str]], ...] = (
+        ("top", [top]),
+        ("define", macros),
+        ("parameter", values),
+    )
+    for label, names in named:
+        for name in names:
+            if not IDENTIFIER.fullmatch(name):
+                raise ValueError(f"{label} must be a plain Verilog identifier, not {name!r}")
+    for label, texts in (("define", macros), ("parameter", values)):
+        for name, text in texts.items():
+            if not text.isprintable():
+                raise ValueError(f"{label} {name} must be one line of text, not {text!r}")
 
 
 def _require_files(paths: Sequence[Path]) -> None:
@@ -290,7 +297,7 @@ class _Flow:
     def link(self, target: Path, name: str) -> str:
         """Path of a link to a file or folder, without any special character in its name."""
         path = self.folder / name
-        path.symlink_to(target)
+        path.symlink_to(os.path.abspath(target))
         self.names[str(path)] = os.path.relpath(target)
         return str(path)
 

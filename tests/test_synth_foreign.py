@@ -496,8 +496,8 @@ def test_bound_of_memories(read):
         ({"max_memory_bits": -1}, "max_memory_bits must not be negative, not -1"),
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"files": []}, "files must be at least one, not none"),
-        ({"files": ["."]}, "files must be regular files, not "),
-        ({"includes": ["d.sv"]}, "include must be a folder, not "),
+        ({"files": ["."]}, "files must be regular files, not '.'$"),
+        ({"includes": ["d.sv"]}, "include must be a folder, not 'd.sv'$"),
     ],
 )
 def test_bad_arguments(tmp_path, monkeypatch, options, message):
