@@ -416,26 +416,31 @@ def test_reset_and_many_cycles(mapped_of, library, monkeypatch):
     assert (second.since(first).toggles == 0).all()
 
 
-def test_long_courses(library):
-    """More steps than 16 bits hold toggles of."""
+def test_many_toggles_in_one_cycle(library):
+    """A chain in which each net toggles twice as often as the one before: more than 16 bits hold.
+
+    Each gate compares a net with what it was so many steps ago, a power of two, so that no two
+    edges come together.
+    """
     own = replace(library, cells={cell.name: cell for cell in GATES})
+    count = 12
     netlist = netlist_of_cells(
-        own, {"x": ("XOR", {"A": 3, "B": 4, "Y": 5}), "y": ("XOR", {"A": 5, "B": 3, "Y": 6})},
-        [3, 4], [6],
-    )  # fmt: skip
+        own,
+        {f"x{k}": ("XOR", {"A": 3 + k, "B": 3 + k, "Y": 4 + k}) for k in range(count)},
+        [3],
+        [3 + count],
+    )
     delays = Delays(
-        outputs={
-            (0, "Y"): OutputDelay(rise=1, fall=1, pins={"A": 2000}),
-            (1, "Y"): OutputDelay(rise=1, fall=1),
-        },
+        outputs={(k, "Y"): OutputDelay(rise=1, fall=1, pins={"A": 1 << k}) for k in range(count)},
         inputs=0,
     )
     simulator = GlitchSimulator(netlist, 64, delays)
-    for value in (3, 0, 3):
-        simulator.step({"a": pack(np.full(64, value), 2)})
+    assert simulator.steps == count + (1 << count) - 1
+    for value in (1, 0, 0, 1):
+        simulator.step({"a": pack(np.full(64, value), 1)})
     toggles = simulator.activity().toggles[0]
-    # The first gate pulses for 2000 steps; the second sees its input change, then the pulse.
-    assert [toggles[netlist.yosys_bits.index(bit)] for bit in (5, 6)] == [6 * 64, 9 * 64]
+    for k in range(count + 1):
+        assert toggles[netlist.yosys_bits.index(3 + k)] == 3 * 64 << k
 
 
 def test_missing_delay(hazard):
