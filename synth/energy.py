@@ -4,11 +4,14 @@ Energy is counted where it is spent:
 
 * each toggle of a net charges or discharges its load: half of C V^2, with the pins, wire and
   output ports on it;
-* each toggle of an output costs energy inside its cell, by the input that caused it; without
-  delays the cause is not known, so inputs share it in proportion to their own toggles;
+* each toggle of an output costs energy inside its cell, by the input that caused it; counts of
+  toggles do not tell which, so inputs share it in proportion to their own toggles;
 * each toggle of an input costs what the library calls its passive energy;
 * each cycle costs the energy inside every flip-flop at its clock pin, and the load of the clock;
 * leakage is power times time.
+
+Toggles may be those of settled values (`synth.activity`) or include glitches (`synth.glitches`),
+each of which counts as a full swing.
 
 Sums are kept by class of cell.  The load of a net belongs to the class of the cell that drives it,
 and where an input port drives it, to those of the cells behind its pins, so that units that are
