@@ -48,8 +48,12 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 #: A control port of registers is taken for a synchronous reset only if it is called so.
 RESET_NAME = re.compile(r"rst|reset", re.IGNORECASE)
 
-# Delays, assertions and coverage are common in sources, and nothing that synthesis makes.
-OPTIONS = ("--error-limit", "16", "--ignore-timing", "--ignore-assertions")
+# Delays and assertions are common in sources, and nothing that synthesis makes; loops of initial
+# blocks go through whole memories.
+OPTIONS = (
+    *("--error-limit", "16", "--unroll-limit", str(MAX_MEMORY_BITS)),
+    *("--ignore-timing", "--ignore-assertions"),
+)
 
 # Commands come with their arguments apart, so that no name is taken for anything else.
 CHILD = """\
@@ -422,6 +426,8 @@ def _reason(log: str, top: str) -> str:
     if not errors or "Assert " in errors[0]:
         lines = errors or lines
         return f"Yosys could not read {top}: {' | '.join(filter(None, lines[-3:])) or 'no reason'}"
+    if errors[0].endswith("is not a valid top-level module"):
+        return f"top must be a module of the files whose parameters have values, not {top!r}"
     first = errors[0].replace("FATAL ERROR: ", "").replace("ERROR: ", "")
     # What slang advises is an option of its own.
     first = re.sub(r",? (\(?(set|ignore with|allow with) '|\[)--.*", "", first)

@@ -418,7 +418,7 @@ class TestReader:
         ("assign y = a; sub s(b, y); ", r"one driver for each net, not multiple .* top\.y$"),
         (
             "always_comb begin y = 0; while (1) y = ~y; end",
-            r"d\.sv:2: unroll limit of 4000 exhausted$",
+            r"d\.sv:2: unroll limit of 65536 exhausted$",
         ),
         (
             "buf #1 q(y, a); p u(y, a);",
@@ -471,8 +471,23 @@ def test_ports(read):
         read("module top(input a); endmodule")
     with pytest.raises(ForeignError, match=r"^port must have a name, not the escaped one '.* '$"):
         read("module top(input a, output \\\\ ); assign \\\\ = a; endmodule")
-    with pytest.raises(ForeignError, match="'top' is not a valid top-level module"):
-        read("module other(input a, output y); assign y = a; endmodule")
+
+
+@pytest.mark.parametrize("head", ["other", "top #(parameter int P)"])
+def test_top(read, head):
+    """One that is not there, and one with a parameter without a value."""
+    text = f"module {head}(input a, output y); assign y = a; endmodule"
+    message = "^top must be a module of the files whose parameters have values, not 'top'$"
+    with pytest.raises(ForeignError, match=message):
+        read(text)
+
+
+def test_long_loops(read):
+    design = read(
+        "module top(input a, output reg y); integer i, n; always @* begin n = 0;"
+        "for (i = 0; i < 5001; i = i + 1) n = n + 1; y = a ^ n[0]; end endmodule"
+    )
+    assert "y = ~ a;" in design.verilog or "a ^ 1" in design.verilog
 
 
 def test_bound_of_memories(read):
