@@ -3,13 +3,17 @@
 import copy
 import csv
 import hashlib
+import html
 import io
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from narrowgauge import report
 from narrowgauge.check import compare_results, print_differences, read_result
@@ -475,3 +479,30 @@ def test_special_characters_are_text():
     assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
     for line in markdown_table([key, figures]).splitlines():
         assert len(re.findall(r"(?<!\\)\|", line)) == 3
+
+
+def test_markdown_reads_as_it_was_written():
+    """By an independent parser, the one that Rich brings along."""
+    names = [SPECIAL, "elp_bsd4:set=E4-2,scale_pow2=yes", "*a* <b>x</b> [c](d) `e` ~~f~~ &amp; |"]
+    cells = [Cell(text=name, value=name) for name in names]
+    text = markdown_table([Column(title="a_b_c", unit="*%*", cells=cells, is_text=True)])
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    shown = [
+        html.unescape(cell) for cell in re.findall("<t[dh].*?>(.*?)</t[dh]>", parser.render(text))
+    ]
+    assert shown == ["a_b_c (*%*)", *(name.replace("\n", " ") for name in names)]
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_latex_is_set_without_errors(tmp_path, sample):
+    sample["network"]["name"] = SPECIAL
+    for row, name in zip(sample["rows"], [SPECIAL, *"\u00b5\u00b2\u00d7", "[a]"], strict=False):
+        row["spec"] = name
+    (tmp_path / "a.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+        + comparison_latex(sample)
+        + r"\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "a.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")
