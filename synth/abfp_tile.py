@@ -135,17 +135,7 @@ class MappedTile(MappedUnits):
             kind = next(
                 (kind for start, kind in CLASSES.items() if name.startswith(start)), "control"
             )
-            units[name] = MappedUnit(
-                name=name,
-                count=counts[name],
-                mapped=module.mapped,
-                netlist=module.netlist,
-                timing=module.timing,
-                classes=tuple(
-                    str(CellClass.REGISTERS if cell.ff is not None else kind)
-                    for cell in module.netlist.instances
-                ),
-            )
+            units[name] = MappedUnit.of(module, name, counts[name], kind)
         super().__init__(units, clock_ns=clock_ns)
 
     def run(self, batch: VectorBatch) -> TileRun:

@@ -35,6 +35,17 @@ __all__ = ["MappedArray", "TileBatch"]
 MAX_LANES = 1 << 14
 
 
+#: Class of the logic of each unit but the processing element.
+LOGIC = {
+    "activation_skew": CellClass.REGISTERS,
+    "weight_skew": CellClass.REGISTERS,
+    "activation_decoder": CellClass.DECODE,
+    "weight_decoder": CellClass.DECODE,
+    "drain": "encode",
+    "control": "control",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TileBatch:
     """Tiles of one layer, all of the same length, as an array gets them.
@@ -162,44 +173,29 @@ class MappedArray(MappedUnits):
                 if 0 < left < modules[decoder].timing.paths["input to output"].delay_ns:
                     modules |= mapped([decoder], left)
         units = {
-            role: MappedUnit(
-                name=names[role],
-                count=count,
-                classes=self._classes(role, modules[names[role]].netlist),
-                mapped=modules[names[role]].mapped,
-                netlist=modules[names[role]].netlist,
-                timing=modules[names[role]].timing,
+            role: MappedUnit.of(
+                modules[names[role]],
+                names[role],
+                count,
+                self._classes(role, modules[names[role]].netlist),
             )
             for role, (_, count) in parts.items()
         }
         super().__init__(units, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
 
-    def _classes(self, role: str, netlist: Netlist) -> tuple[str, ...]:
+    def _classes(self, role: str, netlist: Netlist) -> str | Sequence[str]:
         """Class of each cell: by structure in a processing element, by unit elsewhere."""
-        if role == "pe":
-            operands = {
-                "activation": ["activation", "activation_out"],
-                "weight": ["weight", "weight_out"],
-            }
-            return tuple(
-                str(kind)
-                for kind in classify(
-                    netlist,
-                    operands=operands,
-                    accumulators=["accumulator"],
-                    decoders=self._decodes_in_element,
-                )
-            )
-        logic = {
-            "activation_skew": "registers",
-            "weight_skew": "registers",
-            "activation_decoder": "decode",
-            "weight_decoder": "decode",
-            "drain": "encode",
-            "control": "control",
-        }[role]
-        return tuple(
-            str(CellClass.REGISTERS) if cell.ff is not None else logic for cell in netlist.instances
+        if role != "pe":
+            return LOGIC[role]
+        operands = {
+            "activation": ["activation", "activation_out"],
+            "weight": ["weight", "weight_out"],
+        }
+        return classify(
+            netlist,
+            operands=operands,
+            accumulators=["accumulator"],
+            decoders=self._decodes_in_element,
         )
 
     def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from synth.activity import Activity
 from synth.cache import Cache
 from synth.cells import CellLibrary
-from synth.netlist import Netlist
+from synth.netlist import CellClass, Netlist
 from synth.timing import Path, Timing, analyse
 from synth.verilog import VerilogDesign
 from synth.yosys import MappedNetlist, map_netlist
@@ -51,6 +51,25 @@ class MappedUnit(MappedModule):
     name: str
     count: int
     classes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, module: MappedModule, name: str, count: int, classes: str | Sequence[str]
+    ) -> "MappedUnit":
+        """Make a unit of a mapped module; one class is that of all cells but flip-flops."""
+        if isinstance(classes, str):
+            classes = [
+                CellClass.REGISTERS if cell.ff is not None else classes
+                for cell in module.netlist.instances
+            ]
+        return cls(
+            mapped=module.mapped,
+            netlist=module.netlist,
+            timing=module.timing,
+            name=name,
+            count=count,
+            classes=tuple(map(str, classes)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,20 +126,10 @@ class MappedEngine(MappedUnits):
         modules = map_modules(
             design, names.values(), library, clock_ns=clock_ns, workers=workers, cache=cache
         )
-        units = {}
-        for role, kind in CLASSES.items():
-            module = modules[names[role]]
-            units[role] = MappedUnit(
-                name=names[role],
-                count=counts[names[role]],
-                mapped=module.mapped,
-                netlist=module.netlist,
-                timing=module.timing,
-                classes=tuple(
-                    str(CellClass.REGISTERS if cell.ff is not None else kind)
-                    for cell in module.netlist.instances
-                ),
-            )
+        units = {
+            role: MappedUnit.of(modules[names[role]], names[role], counts[names[role]], kind)
+            for role, kind in CLASSES.items()
+        }
         super().__init__(units, clock_ns=clock_ns)
 
     def run(self, batch: PixelBatch) -> EngineRun:
