@@ -74,9 +74,6 @@ for job in json.load(open("jobs.json")):
 # Cells of Yosys that hold a value while their enable is off.
 LATCHES = ("$dlatch", "$adlatch", "$dlatchsr", "$sr", "$_DLATCH", "$_DLATCHSR", "$_SR_")
 THREE_STATES = ("$tribuf", "$_TBUF_")
-# Cells that pass one bit on, and whether they invert it.
-PASSING = {"$buf": False, "$pos": False, "$_BUF_": False}
-INVERTING = {"$not": True, "$logic_not": True, "$_NOT_": True}
 # Asynchronous controls of flip-flops and the parameters with their active levels.
 ASYNCHRONOUS = (
     ("ARST", "ARST_POLARITY"),
@@ -334,9 +331,6 @@ class _Flow:
             "write_rtlil design.il",
             "opt_clean",
             "write_json raw.json",
-            # A chip does not start with values, so nothing is constant because of them; contents
-            # of memories are cells.
-            "setattr -unset init w:*",
             "opt_expr",
             "opt_clean",
             "opt_dff",
@@ -383,7 +377,7 @@ class _Flow:
             "memory -nomap",
             "memory_map",
             "delete t:$print t:$check",
-            # Contents of read-only memories are constants now.
+            # A chip does not start with values.  Contents of read-only memories are constants now.
             "setattr -unset init w:*",
             "setundef -undriven -zero",
             *rising,
@@ -450,12 +444,13 @@ class _Inspection:
             for index, bit in enumerate(entry["bits"]):
                 full = name if len(entry["bits"]) == 1 else f"{name}[{index}]"
                 self.names.setdefault(bit, full)
-        # The cell that drives each bit, for the few cells that pass one on; else its type.
-        self.drivers: dict[int, Mapping[str, Any]] = {}
-        for cell in self.cells.values():
-            for pin, bits in cell["connections"].items():
-                if cell["port_directions"].get(pin) == "output":
-                    self.drivers.update((bit, cell) for bit in bits if isinstance(bit, int))
+        self.driven = {
+            bit
+            for cell in self.cells.values()
+            for pin, bits in cell["connections"].items()
+            if cell["port_directions"].get(pin) == "output"
+            for bit in bits
+        }
 
     def ports(self) -> Iterator[ForeignPort]:
         """Ports of the module."""
@@ -535,23 +530,25 @@ class _Inspection:
         """Refuse flip-flops that wait for a clock that never comes: optimisation removes them."""
         for (root, _), place in self._clocks().items():
             inputs = (port["bits"] for port in self.module["ports"].values())
-            if root not in self.drivers and not any(root in bits for bits in inputs):
+            if root not in self.driven and not any(root in bits for bits in inputs):
                 raise ForeignError(
                     f"clock must be an input port of one bit, not {self._name(root)}, which "
                     f"nothing drives{place}"
                 )
 
     def _clocks(self) -> dict[tuple[int | str, bool], str]:
-        """Nets that clock flip-flops, whether with the rising edge, and one such place."""
+        """Nets that clock flip-flops, whether with the rising edge, and one such place.
+
+        Optimisation has taken inverters into the flip-flops, on the way to resets too.
+        """
         roots: dict[tuple[int | str, bool], str] = {}
         for cell in self.cells.values():
             parameters, pins = cell["parameters"], cell["connections"]
             is_memory = cell["type"].startswith("$mem")
             if "CLK" not in pins or (is_memory and not _number(parameters["CLK_ENABLE"])):
                 continue
-            root, inverted = self._root(pins["CLK"][0])
-            is_rising = bool(_number(parameters["CLK_POLARITY"])) != inverted
-            roots.setdefault((root, is_rising), self._place(cell))
+            is_rising = bool(_number(parameters["CLK_POLARITY"]))
+            roots.setdefault((pins["CLK"][0], is_rising), self._place(cell))
         return roots
 
     def clock(self) -> tuple[str | None, bool]:
@@ -580,9 +577,8 @@ class _Inspection:
                 for pin, parameter in pins:
                     for bit in cell["connections"].get(pin, ()):
                         if not cell["type"].startswith("$mem"):
-                            root, inverted = self._root(bit)
-                            port = self._port(root)
-                            level = int(bool(_number(cell["parameters"][parameter])) != inverted)
+                            port = self._port(bit)
+                            level = int(bool(_number(cell["parameters"][parameter])))
                             if port is not None and (not named or RESET_NAME.search(port)):
                                 levels.setdefault(port, set()).add(level)
         # What is a reset at both levels is none.
@@ -620,24 +616,6 @@ class _Inspection:
         """``file:line`` of the attribute ``file:line.column-line.column|...``."""
         match = re.match(r"(.*?:\d+)\.", source)
         return _renamed(match[1] if match else source, self.file_names)
-
-    def _root(self, bit: int | str) -> tuple[int | str, bool]:
-        """Where a bit comes from through buffers and inverters, and whether it is inverted."""
-        is_inverted = False
-        while isinstance(bit, int) and bit in self.drivers:
-            cell = self.drivers[bit]
-            passes = PASSING | INVERTING
-            source = cell["connections"].get("A", [])
-            if cell["type"] not in passes:
-                break
-            if cell["type"] == "$logic_not" and len(source) != 1:
-                break
-            index = cell["connections"]["Y"].index(bit)
-            if index >= len(source):
-                break
-            is_inverted ^= passes[cell["type"]]
-            bit = source[index]
-        return bit, is_inverted
 
     def _port(self, bit: int | str) -> str | None:
         """Input port of this one bit."""

@@ -287,14 +287,6 @@ def test_inverters_on_the_way(read):
         read(text.replace("negedge nc", "posedge nc"))
 
 
-def test_clock_of_registers_that_start_with_a_value(read):
-    design = read(
-        "module top(input clk, a, output reg s); initial s = 1;"
-        "always @(posedge clk) s <= s | a; endmodule"
-    )
-    assert design.clock == "clk"
-
-
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [("!my_rst_n", {"my_rst_n": 0}), ("clear", {}), ("my_rst_n | clear", {})],
@@ -328,6 +320,7 @@ def test_notes(read, library, cache):
         "1 undriven nets are taken as 0: open",
         "initial values of registers are not taken: q, s",
     )
+    assert "reg [1:0] q;" in design.verilog
     assert outputs(design, library, cache, "s", [{"a": 0}, {"a": 1}, {"a": 0}]) == [0, 0, 1]
     rows = [{"a": 1}] * 3
     assert outputs(design, library, cache, "q", rows) == [0, 1, 2]
