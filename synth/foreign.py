@@ -407,8 +407,9 @@ class _Flow:
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:
     """Text with the names of files that the user knows, which slang takes anyway."""
-    for ours, theirs in names.items():
-        text = text.replace(ours, theirs)
+    # The longest first: include1 is the beginning of include10.
+    for ours in sorted(names, key=len, reverse=True):
+        text = text.replace(ours, names[ours])
     return text
 
 

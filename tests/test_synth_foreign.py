@@ -371,6 +371,15 @@ class TestReader:
         Path("h.v").write_text("assign y = ~a;")
         assert read(text, reader="yosys").clock is None
 
+    def test_names_of_many_folders(self, read):
+        folders = [f"inc{index}" for index in range(11)]
+        for folder in folders:
+            Path(folder).mkdir()
+        Path("inc10/h.v").write_text("assign y = ;")
+        text = 'module top(input a, output y); `include "h.v"\nendmodule'
+        with pytest.raises(ForeignError, match=r"not as here: inc10/h\.v:1: syntax error"):
+            read(text, reader="yosys", includes=folders)
+
     def test_names_of_files(self, read):
         with pytest.raises(ForeignError, match=r"not as here: d\.sv:2: syntax error"):
             read("module top(input a, output y);\nassign y = ; endmodule", reader="yosys")
