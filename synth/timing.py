@@ -8,7 +8,7 @@ time 0 with the same slew, inputs change at time 0, and outputs and flip-flops a
 end of the period.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ class PathStep:
         Load of the output for this edge.
     fanout : int
         Pins and output ports on the output.
+    net : str
+        Bit of a named signal of the design that the output is; empty if it is none.
     """
 
     instance: str
@@ -51,6 +53,7 @@ class PathStep:
     slew_ns: float
     load_ff: float
     fanout: int
+    net: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +71,15 @@ class Path:
         Output bit, such as ``"y[3]"``, or instance and pin of a flip-flop, such as ``"acc/D"``.
     setup_ns : float
         Setup time at the end; 0 at an output.
+    endpoint_net : str
+        Bit of a named signal that the flip-flop at the end holds; empty if it is none.
     """
 
     kind: str
     steps: tuple[PathStep, ...]
     endpoint: str
     setup_ns: float
+    endpoint_net: str = ""
 
     @property
     def delay_ns(self) -> float:
@@ -88,10 +94,12 @@ class Path:
             lines.append(
                 f"{step.delay_ns:8.4f} {step.arrival_ns:8.4f} {step.slew_ns:8.4f} "
                 f"{step.load_ff:8.3f}  {'^' if step.edge == 'rise' else 'v'} {what}"
+                + (f"  {step.net}" if step.cell and step.net else "")
             )
         if self.setup_ns:
             lines.append(f"{self.setup_ns:8.4f} {self.delay_ns:8.4f} {'':17}    setup")
-        lines.append(f"{'':8} {self.delay_ns:8.4f} {'':17}    {self.endpoint}")
+        net = f"  {self.endpoint_net}" if self.endpoint_net else ""
+        lines.append(f"{'':8} {self.delay_ns:8.4f} {'':17}    {self.endpoint}{net}")
         return "\n".join(lines)
 
 
@@ -148,7 +156,8 @@ def analyse(
     Parameters
     ----------
     module : mapping
-        Module as Yosys' ``write_json`` gives it: ``ports`` and ``cells``.
+        Module as Yosys' ``write_json`` gives it: ``ports``, ``cells`` and, for the names of nets,
+        ``netnames``.
     library : CellLibrary
         Library that the netlist is mapped to.
     input_slew_ns, clock_slew_ns : float, optional
@@ -217,6 +226,10 @@ class _Nets:
         for name, instance in module["cells"].items():
             self._add(name, instance, library)
         self.order = self._sorted()
+        self.names: dict[int, str] = {}
+        for name, entry in module.get("netnames", {}).items():
+            if not entry.get("hide_name"):
+                self._name(name, entry["bits"])
 
     def _add(self, name: str, instance: Mapping[str, Any], library: CellLibrary) -> None:
         cell = library.cells.get(instance["type"])
@@ -241,6 +254,18 @@ class _Nets:
                     )
                 else:
                     self.drivers[bit] = f"{name}/{pin}"
+
+    def _name(self, name: str, bits: Sequence[int | str]) -> None:
+        """Name the bits of a signal; of several names of a net, the shortest stays."""
+        for index, bit in enumerate(bits):
+            label = f"{name}[{index}]" if len(bits) > 1 else name
+            if isinstance(bit, int) and len(label) < len(self.names.get(bit, label + " ")):
+                self.names[bit] = label
+
+    def register_name(self, name: str) -> str:
+        """Named bit that an output of a flip-flop is; empty if it is none."""
+        found = (self.names.get(self.pins[name].get(pin, -1)) for pin in self.cells[name].outputs)
+        return next((label for label in found if label), "")
 
     def _sorted(self) -> list[str]:
         """Instances such that the drivers of a gate come before it; flip-flops wait for none."""
@@ -394,6 +419,7 @@ def _longest_paths(
             steps=_steps(nets, loads, events, end, kind.split()[0]),
             endpoint=end.label,
             setup_ns=end.setup_ns,
+            endpoint_net=nets.register_name(end.instance) if end.instance else "",
         )
         for kind, (_, end) in sorted(longest.items())
     }
@@ -408,6 +434,7 @@ class _End:
     edge: str
     label: str
     setup_ns: float
+    instance: str = ""
 
 
 def _ends(nets: _Nets, events: _Events, clock_slew_ns: float) -> Iterator[_End]:
@@ -422,7 +449,14 @@ def _ends(nets: _Nets, events: _Events, clock_slew_ns: float) -> Iterator[_End]:
                 if table is not None:
                     setup = table.value(clock_slew_ns, event.slew)
                     label = f"{name}/{arc.pin}"
-                    yield _End(kind="register", bit=bit, edge=edge, label=label, setup_ns=setup)
+                    yield _End(
+                        kind="register",
+                        bit=bit,
+                        edge=edge,
+                        label=label,
+                        setup_ns=setup,
+                        instance=name,
+                    )
 
 
 def _steps(
@@ -451,6 +485,7 @@ def _steps(
                 slew_ns=event.slew,
                 load_ff=loads[bit][EDGES.index(edge)],
                 fanout=nets.fanout[bit],
+                net=nets.names.get(bit, ""),
             )
         )
         if cause is None or nets.cells[name].ff is not None:

@@ -58,7 +58,7 @@ def test_cell_by_cell(capsys):
     assert path["kind"] == "input to output"
     lines = out.splitlines()
     assert lines[0].startswith(f"dybit-decoder for dybit4, module {result['module']}; nangate45 at")
-    cells = [re.search(r"\((\w+)\)$", line)[1] for line in lines if re.search(r" [v^] ", line)]
+    cells = [re.search(r"\((\w+)\)", line)[1] for line in lines if re.search(r" [v^] ", line)]
     assert cells == ["in", *(step["cell"] for step in path["steps"][1:])]
     assert lines[-1] == (
         f"clock of 2 ns met, slack {result['slack_ns']:.4f} ns; "

@@ -319,6 +319,27 @@ class TestByHand:
         assert lines[3].split() == ["40.0000", "41.0000", "setup"]
         assert lines[4].split() == ["41.0000", "f/D"]
 
+    def test_names_of_the_design(self):
+        """The shortest of several names; none that a tool made, and none of constants."""
+        module = netlist(
+            {"a": 3, "clk": 2},
+            {"y": 5},
+            i=("BUF", {"A": 3, "Y": 4}),
+            f=("DFF", {"CK": 2, "D": 4, "Y": 5}),
+        )
+        module["netnames"] = {
+            "port.sum": {"hide_name": 0, "bits": ["0", 4]},
+            "sum": {"bits": [4, "x"]},
+            "$1": {"hide_name": 1, "bits": [4]},
+            "state": {"hide_name": 0, "bits": [7, 5]},
+        }
+        path = run(module).critical_path
+        assert [step.net for step in path.steps] == ["", "sum[0]"]
+        assert path.endpoint_net == "state[1]"
+        lines = path.table().splitlines()
+        assert lines[2].split()[-3:] == ["i/Y", "(BUF)", "sum[0]"]
+        assert lines[4].split() == ["41.0000", "f/D", "state[1]"]
+
 
 class TestRefused:
     @pytest.mark.parametrize(
