@@ -32,9 +32,18 @@ DESIGNS = (
     ("tapered-encoder", "tapered8:runs=4-7"),
     ("dybit-mac", "dybit4:weight_bits=2"),
     ("dybit-decoder", "dybit8"),
+    ("dybit-activation_decoder", "dybit8"),
+    ("dybit-encoder", "dybit4"),
     ("elp_bsd-mac", "elp_bsd3:set=E3-1"),
+    ("elp_bsd-activation_decoder", "elp_bsd4:set=E4-2"),
+    ("elp_bsd-encoder", "elp_bsd4:set=E4-2"),
     ("abfp-converter", "abfp8"),
     ("abfp-bfloat16_mac", "abfp8"),
+    # Of arrays, the processing element.
+    ("fixed-array", "fixed8"),
+    ("tapered-array", "tapered8:runs=4-7"),
+    ("dybit-array", "dybit8"),
+    ("elp_bsd-array", "elp_bsd4:set=E4-2"),
 )
 CLOCK_FO4 = 91.0
 #: Largest deviation of a period: with the same tables, and of the compact table.
@@ -65,7 +74,9 @@ def bench(name: str, folder: Path, cache: Cache) -> tuple[float, float]:
     worst = [0.0, 0.0]
     for design, spec in DESIGNS:
         verilog = to_verilog(find(design).build(parse(spec), Options()))
-        mapped = map_netlist(verilog.modules, verilog.top, compact, clock_ns=clock_ns, cache=cache)
+        elements = [name for name in verilog.modules if "_pe_" in name]
+        top = elements[0] if design.endswith("-array") else verilog.top
+        mapped = map_netlist(verilog.modules, top, compact, clock_ns=clock_ns, cache=cache)
         expected = opensta_reference.period_ns(folder, mapped.module, texts, **limits)
         periods = [
             analyse(mapped.module, library, **limits).critical_path_ns
