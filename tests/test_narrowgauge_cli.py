@@ -891,7 +891,7 @@ def test_interrupted_comparison(tmp_path, jobs):
         cwd=tmp_path, env=environment(MARK=mark, **folders),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    wait_until(lambda: any(log.stat().st_size for log in scratch.rglob("yosys.log")))
+    wait_until(lambda: any(log.stat().st_size for log in scratch.rglob("child.log")))
     process.send_signal(signal.SIGINT)
     output, error = process.communicate(timeout=60)
     assert (output, error) == ("", "narrowgauge: interrupted\n")
