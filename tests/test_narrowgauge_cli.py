@@ -299,7 +299,7 @@ def tested(monkeypatch):
             regression.Outcome(
                 case=case,
                 simulator=f"{case.simulator} 12.0",
-                test="operands",
+                test="every_code",
                 passed=not (calls.fails and case is chosen[-1]),
                 seconds=1.5,
                 case_seconds=2.5,
@@ -318,18 +318,20 @@ def tested(monkeypatch):
 def test_test(capsys, tested, passes):
     tested.fails = not passes
     arguments = ["test", "tapered-decoder", "--spec", "tapered6", "--spec", "tapered4", "--quick"]
-    arguments += ["--simulator", "icarus", "--seed", "7", "--jobs", "1", "--test", "operands"]
+    arguments += ["--simulator", "icarus", "--seed", "7", "--jobs", "1", "--test", "every_code"]
     assert main(arguments) == (0 if passes else 1)
     printed = capsys.readouterr()
     assert printed.err == ""
     assert f"2 tests, {0 if passes else 1} failed; icarus 12.0, seed 7" in printed.out
-    assert ("tapered-decoder/tapered4/operands: expected 3, got 4" in printed.out) == (not passes)
-    again = "narrowgauge test tapered-decoder/tapered4/operands --simulator icarus --seed 7 --quick"
+    assert ("tapered-decoder/tapered4/every_code: expected 3, got 4" in printed.out) == (not passes)
+    again = (
+        "narrowgauge test tapered-decoder/tapered4/every_code --simulator icarus --seed 7 --quick"
+    )
     assert (again in printed.out) == (not passes)
     assert tested.options == {"seed": 7, "jobs": 1}
     assert [(case.spec, case.tests) for case in tested.chosen] == [
-        ("tapered6", ("operands",)),
-        ("tapered4", ("operands",)),
+        ("tapered6", ("every_code",)),
+        ("tapered4", ("every_code",)),
     ]
     assert not any(case.thorough or case.library for case in tested.chosen)
 
@@ -358,7 +360,7 @@ def test_test_json(capsys, tested):
     (outcome,) = printed["outcomes"]
     assert (printed["seed"], outcome["passed"]) == (7, False)
     assert outcome["command"] == (
-        "narrowgauge test tapered-decoder/tapered4/operands --simulator icarus --seed 7 "
+        "narrowgauge test tapered-decoder/tapered4/every_code --simulator icarus --seed 7 "
         "--gate-level"
     )
     assert outcome["case"]["library"] == "nangate45"
