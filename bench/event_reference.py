@@ -217,7 +217,7 @@ def _write_stimuli(
 def _run(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> None:
     """Run a program; what it prints is shown if it fails."""
     result = subprocess.run(
-        command, cwd=folder, env=environment, timeout=600, capture_output=True, text=True
+        command, cwd=folder, env=environment, timeout=1800, capture_output=True, text=True
     )
     if result.returncode:
         raise RuntimeError(f"{command[0]} must not fail:\n{result.stdout}{result.stderr}")
