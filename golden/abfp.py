@@ -26,6 +26,7 @@ from golden.spec import (
     Spec,
     as_floats,
     as_integers,
+    check_finite,
     check_int,
     checked_tensor,
     parse_bool,
@@ -482,12 +483,7 @@ def checked_bias(bias: npt.ArrayLike, outputs: int) -> npt.NDArray[np.float32]:
     numbers = as_floats("bias", bias)
     if numbers.shape != (outputs,):
         raise ValueError(f"bias must be [{outputs}], not {list(numbers.shape)}")
-    good = np.abs(numbers.astype(np.float64)) <= np.finfo(np.float32).max
-    if not good.all():
-        index = int(np.argmin(good))
-        raise ValueError(
-            f"bias must be finite in binary32, not {numbers[index]} at index ({index},)"
-        )
+    check_finite("bias", numbers)
     return numbers.astype(np.float32)
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Spec",
     "as_floats",
     "as_integers",
+    "check_finite",
     "check_int",
     "checked_tensor",
     "instance_of",
@@ -246,14 +247,19 @@ def checked_tensor(tensor: npt.ArrayLike, role: Role, method: Method) -> npt.NDA
     if method not in get_args(Method):
         raise ValueError(f"method must be sweep or paper, not {method!r}")
     numbers = as_floats("tensor", tensor)
+    check_finite("tensor", numbers)
+    return numbers
+
+
+def check_finite(name: str, numbers: npt.NDArray[np.floating]) -> None:
+    """Refuse numbers that binary32 cannot hold; ValueError with the index of the first one."""
     limit = float(np.finfo(np.float32).max)
     # NaN compares with nothing.
     if not largest_magnitude(numbers) <= limit:
         good = np.abs(numbers.astype(np.float64)) <= limit
         index = tuple(np.argwhere(~good)[0].tolist())
         value = numbers[index]
-        raise ValueError(f"tensor must be finite in binary32, not {value} at index {index}")
-    return numbers
+        raise ValueError(f"{name} must be finite in binary32, not {value} at index {index}")
 
 
 def largest_magnitude(tensor: npt.NDArray[Any]) -> float:

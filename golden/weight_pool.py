@@ -29,6 +29,7 @@ from golden.spec import (
     Spec,
     as_floats,
     as_integers,
+    check_finite,
     check_int,
     checked_tensor,
     largest_magnitude,
@@ -125,8 +126,7 @@ class WeightPoolSpec(Spec):
         pool = as_floats("pool", self.pool).astype(np.float64)
         if pool.ndim != 2 or not 1 <= len(pool) <= 256 or pool.shape[1] not in (4, 8):
             raise ValueError(f"pool must be [1 to 256, 4 or 8], not {list(pool.shape)}")
-        if not largest_magnitude(pool) <= FLOAT32_MAX:
-            raise ValueError("pool must be finite in binary32")
+        check_finite("pool", pool)
         pool.flags.writeable = False
         object.__setattr__(self, "pool", pool)
         check_int("lut_bits", self.lut_bits, 2, 16)

@@ -30,10 +30,19 @@ __all__ = ["WeightPoolDatapath", "WeightPoolEngine"]
 
 
 class WeightPoolDatapath:
-    """Sizes of an engine, for those who ask other number systems for their arithmetic."""
+    """Sizes of an engine, for those who ask other number systems for their arithmetic.
 
-    def __init__(self, spec: EngineSpec):
+    Parameters
+    ----------
+    spec : EngineSpec
+        Sizes and widths.
+    pool : WeightPoolSpec, optional
+        What the table holds from the start.
+    """
+
+    def __init__(self, spec: EngineSpec, pool: WeightPoolSpec | None = None):
         self.spec = instance_of("spec", spec, EngineSpec)
+        self.pool = pool
 
 
 class WeightPoolEngine(wiring.Component):

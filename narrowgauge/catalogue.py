@@ -16,6 +16,7 @@ from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
 from golden.mac import ArraySpec, MacSpec
 from golden.tapered_mac import TaperedMacSpec
+from golden.weight_pool import WeightPoolFormat, WeightPoolSpec
 from golden.weight_pool_engine import EngineSpec
 from hdl.abfp import AbfpDatapath, AbfpTile
 from hdl.abfp_units import AbfpConverter
@@ -29,6 +30,7 @@ from hdl.fixed import FixedDatapath
 from hdl.mac import Mac
 from hdl.tapered import TaperedDatapath
 from hdl.weight_pool import WeightPoolDatapath, WeightPoolEngine
+from narrowgauge.arrays import load_arrays
 
 __all__ = [
     "DESIGNS",
@@ -49,7 +51,8 @@ class Options:
     """Hardware parameters that a format does not have; see :class:`golden.mac.ArraySpec`.
 
     ``modes`` are those of :class:`golden.dybit_fused.DybitFusedMacSpec`, joined by hyphens;
-    ``outputs`` and ``requantisers`` are of :class:`golden.weight_pool_engine.EngineSpec`.
+    ``outputs`` and ``requantisers`` are of :class:`golden.weight_pool_engine.EngineSpec`, and
+    ``pool`` is a file with the array ``pool``, [entries, group], that its table is made of.
     """
 
     rows: int = 16
@@ -63,6 +66,7 @@ class Options:
     pipelined: bool = False
     carry_save: bool = False
     modes: str = "8x8-4x4-2x2"
+    pool: str = ""
 
 
 def _no_datapath(form: Any, length: int) -> Datapath:
@@ -284,6 +288,9 @@ def _encoder(datapath: Datapath, options: Options) -> Any:
     return datapath.encoder(latency=latency)
 
 
+#: Most bytes of a file with a pool; that of the largest one is a small part of it.
+MAX_POOL_BYTES = 1 << 26
+
 #: Numbers of products for which the cycles of a tile are stated to the bench.
 TILE_LENGTHS = (3, 1, 7, 2, 3)
 
@@ -319,6 +326,15 @@ def engine_spec(form: Any, options: Options) -> EngineSpec:
         requantisers=options.requantisers,
         pipelined=options.pipelined,
     )
+
+
+def _pool(form: WeightPoolFormat, path: str) -> WeightPoolSpec | None:
+    if not path:
+        return None
+    arrays = load_arrays("pool", path, single="pool", max_bytes=MAX_POOL_BYTES)
+    if "pool" not in arrays:
+        raise ValueError(f"pool must be a file with the array pool, not {path!r}")
+    return form.with_pool(arrays["pool"])
 
 
 def _engine_attributes(engine: WeightPoolEngine) -> dict[str, Any]:
@@ -433,8 +449,8 @@ UNITS: dict[str, Unit] = {
     "engine": Unit(
         description="bit-serial look-up engine: a table row per plane, lanes that gather by index",
         bench="sim.tb_weight_pool",
-        build=lambda datapath, options: WeightPoolEngine(datapath.spec),
-        options=("length", "lanes", "outputs", "requantisers", "pipelined"),
+        build=lambda datapath, options: WeightPoolEngine(datapath.spec, datapath.pool),
+        options=("length", "lanes", "outputs", "requantisers", "pipelined", "pool"),
         attributes=_engine_attributes,
         arrays=_pool_tensors,
         sizes=(
@@ -445,7 +461,9 @@ UNITS: dict[str, Unit] = {
         gate_sizes=(Options(lanes=2, outputs=5, length=40),),
         # Memories become registers.
         gate_spec="weight_pool3:group=4,layout=nibble,act_bits=3",
-        datapath=lambda form, options: WeightPoolDatapath(engine_spec(form, options)),
+        datapath=lambda form, options: WeightPoolDatapath(
+            engine_spec(form, options), _pool(form, options.pool)
+        ),
     ),
     "tile": Unit(
         description="rows of dot products with shared scales, from bfloat16 through an ADC to "

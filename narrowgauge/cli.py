@@ -218,6 +218,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
         "generate tapered-array -o rtl",
         "generate tapered-mac tapered8:runs=4-7 -o mac --length 1024",
         "generate fixed-array fixed6 -o rtl6 --rows 8 --cols 32 --clock-ns 1.5",
+        "generate weight_pool-engine weight_pool64 -o engine --pool pool.npz",
     )
 )
 @click.argument("design")
@@ -229,6 +230,12 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.option("--lanes", type=int, help="Lanes of a tile or a look-up engine (8).")
 @click.option("--outputs", type=int, help="Most outputs of a layer of a look-up engine (256).")
 @click.option("--requantisers", type=int, help="Requantisers of a look-up engine (1).")
+@click.option(
+    "--pool",
+    metavar="FILE",
+    help="Pool of a look-up engine, whose table it then has from the start: an .npy or .npz file "
+    "with the array pool [entries, group].",
+)
 @click.option(
     "--decoders",
     type=click.Choice(["edge", "pe"]),

@@ -22,6 +22,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 
 from golden import network as layers
+from narrowgauge.arrays import load_arrays
 
 __all__ = ["Data", "load_data", "read"]
 
@@ -675,7 +676,7 @@ def load_data(path: str | PathLike[str]) -> Data:
         If the file cannot be read, needs pickle, lacks ``x``, or an array has the wrong type or
         shape or is not finite.
     """
-    arrays = _load_arrays(Path(path))
+    arrays = load_arrays("data", path, single="x")
     if "x" not in arrays:
         raise ValueError(f"data must have the array x, not only {', '.join(arrays) or 'none'}")
     unknown = sorted(set(arrays) - {"x", "y", "calibration", "mean", "std"} - _IGNORED)
@@ -705,24 +706,6 @@ def load_data(path: str | PathLike[str]) -> Data:
 
 #: Where the embedded images come from; of no use to a network.
 _IGNORED = {"x_index", "calibration_index"}
-
-
-def _load_arrays(path: Path) -> dict[str, Constant]:
-    try:
-        # Opened here, because NumPy leaves the file open when it is not a whole archive.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            with loaded:
-                return dict(loaded)
-    except OSError as error:
-        raise ValueError(f"data must be a readable file, not {path} ({error.strerror})") from None
-    except Exception as error:  # a damaged archive makes zlib, zipfile or NumPy raise anything
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"data must be a whole .npy or .npz file without pickled objects, not {path} ({reason})"
-        ) from None
 
 
 def _scaled(arrays: dict[str, Constant], name: str) -> npt.NDArray[np.float32]:

@@ -5,17 +5,16 @@ least significant bits.  Independent streams run beside each other.
 """
 
 import re
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from narrowgauge.arrays import load_arrays
 from synth.activity import Words, pack
 
 __all__ = ["DISTRIBUTIONS", "Distribution", "Stimuli", "Stream", "load_stimuli", "random_stimuli"]
@@ -212,7 +211,7 @@ def load_stimuli(
         If the file cannot be read, holds pickled objects or too much, or if an array is missing,
         belongs to no port, or has another type, length, shape or range than the port asks for.
     """
-    arrays = _load_arrays(Path(path))
+    arrays = load_arrays("stimuli", path, max_bytes=MAX_NUMBERS * 8)
     for name in arrays:
         if name not in widths:
             raise ValueError(
@@ -264,30 +263,6 @@ def _stream(name: str, array: Numbers, width: int, streams: int) -> Stream:
     if low < -(1 << bits - 1) or high >= 1 << bits:
         raise ValueError(f"stimuli of {name} must fit in {bits} bits, not be {low} to {high}")
     return Stream(array.reshape(streams, -1, count), bits)
-
-
-def _load_arrays(path: Path) -> dict[str, Numbers]:
-    try:
-        # Opened here, because NumPy leaves the file open when it is not a whole archive.
-        with path.open("rb") as file:
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    size = sum(entry.file_size for entry in archive.infolist())
-                if size > MAX_NUMBERS * 8:
-                    raise ValueError(f"larger than {MAX_NUMBERS * 8 >> 20} MB")
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as loaded:
-                    return dict(loaded)
-            except Exception as error:  # a damaged archive makes zlib, zipfile or NumPy raise any
-                reason = str(error).partition("\n")[0]
-                raise ValueError(
-                    f"stimuli must be a whole .npz file without pickled objects, not {str(path)!r} "
-                    f"({reason})"
-                ) from None
-    except OSError as error:
-        raise ValueError(
-            f"stimuli must be a readable file, not {str(path)!r} ({error.strerror})"
-        ) from None
 
 
 def random_stimuli(

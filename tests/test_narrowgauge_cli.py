@@ -112,6 +112,7 @@ def test_examples_are_right(capsys, monkeypatch, measured, tmp_path):
     """Every example of the help is accepted, up to the work itself."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("synth.verilog.write", lambda *_, **__: None)
+    np.savez("pool.npz", pool=np.ones((64, 8)))
     main(["--help"])
     examples = re.findall(
         r"^ +narrowgauge ((?:compare|table|generate) .*)$", capsys.readouterr().out, re.M
