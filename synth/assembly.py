@@ -96,12 +96,14 @@ class Wiring:
             if is_inside(name)
         }
 
-        # Cells that make constants.
+        # Outputs that are constants; a cell may have one of each.
         tied = {
-            cell.name: net
+            (cell.name, pin): net
             for net, kind in enumerate(("tie0", "tie1"))
             for cell in library.of_kind(kind)
+            for pin in cell.outputs
         }
+        ties = {name for name, _ in tied}
 
         def expand(name: str, path: str, given: Mapping[str, list[int]]) -> dict[str, list[int]]:
             module = modules[name]
@@ -115,12 +117,12 @@ class Wiring:
                     wiring.net_count += 1
                 return nets[bit]
 
-            ties = [cell for cell in module["cells"].values() if cell["type"] in tied]
-            for cell in ties:
-                for (bit,) in cell["connections"].values():
-                    nets[bit] = tied[cell["type"]]
+            for cell in module["cells"].values():
+                if cell["type"] in ties:
+                    for pin, bits in cell["connections"].items():
+                        nets |= dict.fromkeys(bits, tied[cell["type"], pin])
             for instance, cell in module["cells"].items():
-                if cell["type"] in tied:
+                if cell["type"] in ties:
                     continue
                 if cell["type"] not in design.modules:
                     raise ValueError(f"module {name} must be wires only, not hold {instance}")

@@ -1,5 +1,6 @@
 """Mapped units of the ABFP tile, run together on drawn operands."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from sim.abfp import AbfpSystem
 from synth.abfp_tile import MappedTile, VectorBatch
 from synth.activity import LANES_PER_WORD
 from synth.assembly import Wiring, constant
+from synth.cache import Cache
 from synth.energy import unit_energy
 from synth.library import load
-from synth.verilog import to_verilog
+from synth.verilog import VerilogDesign, to_verilog
 
 SPEC = AbfpTileSpec(tile=8, weight_bits=4, activation_bits=4, gain=2)
 ROWS, LANES, VECTORS, TILES = 2, 4, 3, 2
@@ -89,3 +91,25 @@ def test_wiring_with_logic():
 def test_constant():
     ones = ~np.uint64(0)
     assert constant(5, 4, 2).tolist() == [[ones] * 2, [0] * 2, [ones] * 2, [0] * 2]
+
+
+@pytest.mark.parametrize("library", ["nangate45", "sky130", "asap7"])
+def test_constants_between_units(library, tmp_path):
+    """The cell of sky130 that makes constants makes both of them."""
+    design = VerilogDesign(
+        top="top",
+        modules={
+            "top": "module top (input wire [1:0] i, output wire [1:0] o);\n"
+            "  leaf first (.a(4'd5), .b(i), .o(o[0]));\n"
+            "  leaf second (.a({i, 2'd1}), .b(2'd0), .o(o[1]));\nendmodule\n",
+            "leaf": "module leaf (input wire [3:0] a, input wire [1:0] b, output wire o);\n"
+            "endmodule\n",
+        },
+        children={"top": Counter(leaf=2), "leaf": Counter()},
+    )
+    wiring = Wiring.of(design, lambda name: name == "top", load(library), Cache(tmp_path))
+    ports = {instance.name: instance.ports for instance in wiring.instances}
+    inputs = wiring.ports["i"]
+    first, second = ([net] for net in wiring.ports["o"])
+    assert ports["first"] == {"a": [1, 0, 1, 0], "b": inputs, "o": first}
+    assert ports["second"] == {"a": [1, 0, *inputs], "b": [0, 0], "o": second}
