@@ -105,8 +105,6 @@ NO_TARGET_PS = 1_000_000.0
 # by so many times what it missed.
 CLOSE = 0.15
 EXTRA = 1.3
-# Adder cells come in one size, which ABC cannot change: in few fan-outs of four, gates are faster.
-TIGHT_FO4 = 45.0
 # A half adder that saves less than this share of its gates' area is not worth its fixed size.
 LEAST_GAIN = 0.01
 
@@ -164,13 +162,10 @@ class Recipe:
         One line for reports.
     attempts : tuple of Attempt
         What to try.
-    tight_attempts : tuple of Attempt
-        What to try after these for a clock shorter than `TIGHT_FO4` fan-outs of four.
     """
 
     description: str
     attempts: tuple[Attempt, ...]
-    tight_attempts: tuple[Attempt, ...] = ()
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -185,8 +180,7 @@ RECIPES: Mapping[str, Recipe] = {
             Attempt(sums="fast-rows", carry="brent-kung", mapper="speed"),
             Attempt(sums="fast-rows", carry="kogge-stone", mapper="speed"),
             Attempt(sums="fast-rows", carry="kogge-stone", mapper="prefix"),
-        ),
-        tight_attempts=(
+            # Adder cells come in one size, which ABC cannot change: gates are larger but faster.
             Attempt(sums="gates", carry="brent-kung", mapper="speed"),
             Attempt(sums="gates", carry="kogge-stone", mapper="speed"),
             Attempt(sums="gates", carry="kogge-stone", mapper="prefix"),
@@ -405,10 +399,7 @@ class _Flow:
     def run(self, recipe: Recipe, clock_ns: float | None, wire_cap_ff: float) -> dict[str, Any]:
         """Go through a recipe and return what `MappedNetlist` takes."""
         tried: dict[Attempt, _Outcome] = {}
-        attempts = recipe.attempts
-        if clock_ns is not None and clock_ns < TIGHT_FO4 * self.library.fo4_delay_ns:
-            attempts += recipe.tight_attempts
-        for attempt in attempts:
+        for attempt in recipe.attempts:
             coarse = self._coarse(attempt.sums)
             if attempt.sums in HEAPS and not has_sums(coarse):
                 attempt = replace(attempt, sums="yosys")
