@@ -15,7 +15,7 @@ from narrowgauge.regression import Case, cases, run, run_case
 from sim import dybit, elp_bsd, fixed, tapered
 from sim.bins import ElementBins
 from sim.coverage import Coverage, empty_bins, merge
-from sim.runner import find_simulator, workspace
+from sim.runner import find_simulator
 from sim.system import Layer, exact_sums, largest_bias, rounded, scaling, steered_biases
 from tests.simulators import needs_icarus, needs_verilator
 
@@ -225,7 +225,7 @@ async def other(dut):
 
 
 @pytest.fixture
-def lacking(tmp_path, monkeypatch):
+def lacking(tmp_path, monkeypatch, shared):
     """Runs the tapered decoder on a bench that does not fill its bins."""
     (tmp_path / "tb_lacking.py").write_text(BENCH)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -236,9 +236,8 @@ def lacking(tmp_path, monkeypatch):
 
     def run_lacking(simulator, tests=()):
         # Here, for the workers of a whole run load the catalogue themselves.
-        with workspace() as shared:
-            chosen = replace(case, simulator=simulator, tests=tests)
-            return run_case(chosen, find_simulator(simulator), shared, 1, 300.0)
+        chosen = replace(case, simulator=simulator, tests=tests)
+        return run_case(chosen, find_simulator(simulator), shared, 1, 300.0)
 
     return run_lacking
 

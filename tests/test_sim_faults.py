@@ -8,7 +8,7 @@ import pytest
 
 from narrowgauge.catalogue import Options
 from narrowgauge.regression import Case, bench_job
-from sim.runner import find_simulator, workspace
+from sim.runner import find_simulator
 from tests.simulators import needs_icarus
 from tests.test_sim_benches import TESTS
 
@@ -353,12 +353,6 @@ def planted(text, fault):
     changed, count = re.subn(pattern, fault.replacement, module[0])
     assert count == 1, f"{count} places match {fault.pattern} in\n{module[0]}"
     return text[: module.start()] + changed + text[module.end() :]
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with workspace() as folder:
-        yield folder
 
 
 @needs_icarus

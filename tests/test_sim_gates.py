@@ -8,7 +8,7 @@ import pytest
 from narrowgauge import regression
 from narrowgauge.catalogue import Options
 from narrowgauge.regression import Case, bench_job, cases, run, run_case
-from sim.runner import find_simulator, workspace
+from sim.runner import find_simulator
 from synth.yosys import YosysError
 from tests.simulators import needs_icarus, needs_verilator
 
@@ -20,12 +20,6 @@ DECODER = Case(
     thorough=False,
 )
 MAC = replace(DECODER, design="fixed-mac", spec="fixed4", options=Options(length=20))
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with workspace() as folder:
-        yield folder
 
 
 def test_netlist():
