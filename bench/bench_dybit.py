@@ -116,10 +116,17 @@ def decoders() -> None:
         print(f"    activations of {bits} bits  {'  '.join(columns)}")
 
 
-def measure(datapath: Datapath, names: Sequence[str], **options: bool) -> list[Figures]:
+def measure(
+    datapath: Datapath,
+    names: Sequence[str],
+    *,
+    library: str = LIBRARY,
+    clock_ns: float = CLOCK_NS,
+    **options: bool,
+) -> list[Figures]:
     """Figures of one array in each of some formats."""
     spec = ArraySpec(mac=datapath.spec, rows=SIZE, cols=SIZE, **options)
-    array = MappedArray(datapath, spec, load(LIBRARY), clock_ns=CLOCK_NS)
+    array = MappedArray(datapath, spec, load(library), clock_ns=clock_ns)
     element = array.units["pe"]
     figures = []
     for name in names:
