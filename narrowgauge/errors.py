@@ -53,7 +53,7 @@ def run(work: Callable[[], int]) -> int:
         Whatever is no mistake of the user, and so a bug.
     """
     if sys.stdout is None:  # closed by whoever started the program
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # as long as the program
     try:
         with raised():
             return work()

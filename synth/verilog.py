@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil as amaranth_rtlil  # type: ignore[attr-defined]
+from amaranth.back import rtlil as amaranth_rtlil  # type: ignore[attr-defined]  # not in stubs
 from amaranth.hdl import ClockSignal, Fragment, Instance, ResetSignal, Signal, Value
 
 # Not exported elsewhere in Amaranth 0.5.

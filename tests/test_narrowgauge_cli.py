@@ -534,7 +534,7 @@ def test_full_disk(tmp_path):
 
 
 def caught(function, *arguments):
-    with pytest.raises(Exception) as info:  # noqa: PT011
+    with pytest.raises(Exception) as info:  # noqa: PT011  # callers judge
         function(*arguments)
     return info.value
 
