@@ -512,7 +512,6 @@ def _map(
             f"hierarchy -check -top {top}",
             "proc -latches error",
             *(["flatten"] if flat else []),
-            "opt_clean",
             # Before optimisation, which can hide a loop or an undriven net.
             "check -assert",
             "write_json before.json",
