@@ -233,10 +233,11 @@ def read_foreign(
             flow.read_verilog(words, values)
         raw, found = flow.inspect("raw.json"), flow.inspect("design.json")
         raw.require_live_clocks()
-        found.require_measurable(max_memory_bits)
+        found.require_measurable(None if keep_memories else max_memory_bits)
         is_as_it_is = reader == "yosys" and not (macros or values or folders)
         sources = [_text(path) for path in paths] if is_as_it_is else None
-        return flow.plain(found, raw.notes(), sources)
+        notes = raw.notes(keep_memories=keep_memories)
+        return flow.plain(found, notes, sources, keep_memories=keep_memories)
 
 
 def _require_words(top: str, macros: Mapping[str, str], values: Mapping[str, str]) -> None:
@@ -385,10 +386,14 @@ class _Flow:
         rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
         # A name that is but the backslash of escaped names is none in the Verilog of Yosys.
         nameless = ["rename -hide w:*"] if found.has_empty_name else []
+        # Bits of a word with one enable are known as such only then; block RAMs have one for each
+        # byte.
+        memories = (
+            ["opt -full", "memory -nomap"] if keep_memories else ["memory -nomap", "memory_map"]
+        )
         self._run(
             "read_rtlil design.il",
-            "memory -nomap",
-            *([] if keep_memories else ["memory_map"]),
+            *memories,
             "delete t:$print t:$check",
             # A chip does not start with values.  Contents of read-only memories are constants now.
             "setattr -unset init w:*",

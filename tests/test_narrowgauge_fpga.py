@@ -71,11 +71,11 @@ def run(capsys, *words):
 
 
 def test_totals_are_those_of_the_modules(capsys):
-    words = ["fpga", "elp_bsd-array", "--fpga", "ice40", "--rows", "2", "--cols", "2"]
+    words = ["fpga", "fixed-array", "fixed4", "--fpga", "ice40", "--rows", "2", "--cols", "2"]
     code, out, _ = run(capsys, *words, "--length", "16", "--json")
     assert code == 0
     result = json.loads(out)
-    assert (result["design"], result["spec"]) == ("elp_bsd-array", "elp_bsd4:set=E4-2")
+    assert (result["design"], result["spec"]) == ("fixed-array", "fixed4")
     assert (result["family"], result["device"], result["flat"]) == ("ice40", "hx8k", False)
     assert result["clock"] == "clk"
     assert result["frequency"] is None
@@ -196,7 +196,10 @@ def test_nextpnr_is_missing(capsys, monkeypatch):
             ["fpga", "a.v", "--top", "t", "--fpga", "ice40", "--rows", "2"],
             "rows must be left out f",
         ),
-        ([*DECODER, "--time-limit", "0.01"], "Yosys took longer than 0.01 s to map dybit_weight"),
+        (
+            ["fpga", "fixed-mac", "--fpga", "ice40", "--time-limit", "0.01"],
+            "Yosys took longer than 0.01 s to map fixed_mac_b8_a27",
+        ),
     ],
 )
 def test_bad_input_is_one_line(capsys, words, message):
