@@ -212,7 +212,7 @@ def _design(
         raise click.UsageError(
             f"DESIGN and SPEC must be at most two words, not {len(words)}; FILES need --top"
         )
-    unit, form, options = catalogue.choose(name, *(rest or [None]), choices)
+    unit, form, options = catalogue.choose(name, rest[0] if rest else None, choices)
     verilog = to_verilog(unit.build(form, options))
     clock = verilog.clocks[0] if verilog.clocks else None
     names = {"design": unit.name, "spec": str(form), "notes": []}
@@ -221,7 +221,7 @@ def _design(
 
 def _files(
     words: Sequence[str], top: str, choices: Mapping[str, Any], time_limit: float
-) -> tuple[dict[str, Any], str, dict[str, str], str | None]:
+) -> tuple[dict[str, Any], dict[str, str], dict[str, str], str | None]:
     """Verilog of the user: names, text, memory images, clock."""
     from synth.foreign import read_foreign
 
@@ -230,7 +230,7 @@ def _files(
             raise ValueError(f"{option} must be left out for files, which have no such option")
     design = read_foreign(words, top, keep_memories=True, timeout_s=time_limit)
     names = {"design": top, "spec": None, "files": list(words), "notes": list(design.notes)}
-    return names, design.verilog, {}, design.clock
+    return names, {top: design.verilog}, {}, design.clock
 
 
 def _without_tool(run: Any) -> dict[str, Any]:
