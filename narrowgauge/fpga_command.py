@@ -136,6 +136,7 @@ def fpga(
             names, verilog, images, top, clock = _design(words, choices)
         else:
             names, verilog, images, clock = _files(words, top, choices, time_limit)
+            flat = True  # as all designs of others are read
         netlist = map_fpga(
             verilog,
             top,

@@ -73,6 +73,15 @@ module small(input clk, write, input [3:0] to, from, input [3:0] d, output [3:0]
   assign q = rows[from];
 endmodule
 """
+LARGE_RAM = """\
+module large(input clk, write, input [9:0] to, from, input [35:0] d, output reg [35:0] q);
+  reg [35:0] rows [0:1023];
+  always @(posedge clk) begin
+    if (write) rows[to] <= d;
+    q <= rows[from];
+  end
+endmodule
+"""
 ROM = """\
 module rom(input clk, input [8:0] from, output reg [7:0] q);
   reg [7:0] rows [0:511];
@@ -87,11 +96,13 @@ ZOO = f"""\
 {REGISTER}
 {MULTIPLIER}
 {SMALL_RAM}
+{LARGE_RAM}
 module zoo(
-  input clk, write, input [8:0] to, from, input [15:0] a, b, output [15:0] y,
-  output [15:0] q, output [3:0] p, r, output x
+  input clk, write, input [9:0] to, from, input [15:0] a, b, output [15:0] y,
+  output [15:0] q, output [3:0] p, r, output x, output [35:0] z
 );
-  two rams(.clk(clk), .write(write), .to(to), .from(from), .d(a), .q(q));
+  large kilobytes(.clk(clk), .write(write), .to(to), .from(from), .d({a, b, 4'd7}), .q(z));
+  two rams(.clk(clk), .write(write), .to(to[8:0]), .from(from[8:0]), .d(a), .q(q));
   small lutram(.clk(clk), .write(write), .to(to[3:0]), .from(from[3:0]), .d(a[3:0]), .q(p));
   multiplier product(.a(a[7:0]), .b(b[7:0]), .y(y));
   register delay(.clk(clk), .d(b[3:0]), .q(r), .x(x));
@@ -165,7 +176,9 @@ def test_rams_are_block_rams(zoo):
     assert own(zoo, "ram").block_rams == 1
     # What is read while it is written is the old word, which not all cells do by themselves.
     assert own(zoo, "ram").flip_flops <= 40
-    assert zoo.resources.block_rams == 2
+    # 36 Kbit: nine of 4 Kbit, two of 18.
+    assert own(zoo, "large").block_rams == (9 if zoo.family == "ice40" else 2)
+    assert zoo.resources.block_rams == 2 + own(zoo, "large").block_rams
     memory = next(memory for memory in zoo.memories if memory.name == "ram.rows")
     assert (memory.bits, memory.kind, memory.instances) == (4096, "block RAM", 2)
 
