@@ -136,7 +136,7 @@ PLACERS: Mapping[str, Placer] = {
             idle=("LSR",),
             parameters={
                 "GSR": "AUTO",
-                "CEMUX": "1",
+                "CEMUX": "1 ",  # with a space it is a string, not a number
                 "CLKMUX": "CLK",
                 "LSRMUX": "LSR",
                 "REGSET": "RESET",

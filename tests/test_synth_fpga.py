@@ -101,7 +101,7 @@ module zoo(
   input clk, write, input [9:0] to, from, input [15:0] a, b, output [15:0] y,
   output [15:0] q, output [3:0] p, r, output x, output [35:0] z
 );
-  large kilobytes(.clk(clk), .write(write), .to(to), .from(from), .d({a, b, 4'd7}), .q(z));
+  large kilobytes(.clk(clk), .write(write), .to(to), .from(from), .d({{a, b, 4'd7}}), .q(z));
   two rams(.clk(clk), .write(write), .to(to[8:0]), .from(from[8:0]), .d(a), .q(q));
   small lutram(.clk(clk), .write(write), .to(to[3:0]), .from(from[3:0]), .d(a[3:0]), .q(p));
   multiplier product(.a(a[7:0]), .b(b[7:0]), .y(y));
@@ -286,7 +286,7 @@ def test_designs_refused_in_one_line(source, message, cache):
 
 def test_mapping_ends_in_time(cache):
     with pytest.raises(YosysError, match=r"Yosys took longer than 0\.01 s to map tree"):
-        map_fpga(TREE, "tree", "ice40", timeout_s=0.01, cache=cache)
+        map_fpga(f"{TREE}\n", "tree", "ice40", timeout_s=0.01, cache=cache)
 
 
 # The harness and nextpnr.
