@@ -54,7 +54,7 @@ def problems(netlist: FpgaNetlist) -> list[str]:
     exploded = [
         f"{memory.name} of {memory.bits} bits is {memory.kind}"
         for memory in netlist.memories
-        if memory.kind == "logic" and memory.bits >= SMALL_BITS
+        if memory.kind == "flip-flops" and memory.bits >= SMALL_BITS
     ]
     return exploded + [f"{cell} is not counted" for cell in netlist.others]
 

@@ -271,8 +271,8 @@ class FpgaMemory:
     bits : int
         Bits of one instance.
     kind : str
-        What it became: ``"block RAM"``, ``"LUT RAM"`` or ``"logic"``, which is flip-flops, or
-        look-up tables for contents that never change.
+        What it became: ``"block RAM"``, ``"LUT RAM"``, ``"flip-flops"``, or ``"constants"`` in
+        look-up tables if nothing writes it.
     instances : int
         How often the design has it.
     """
@@ -574,17 +574,27 @@ def _memories(
     log: str, before: Mapping[str, Any], counts: Mapping[str, int], family: Family
 ) -> list[dict[str, Any]]:
     """Find in the log what became of each memory."""
-    bits = {
-        f"{module}.{name}": (memory["width"] * memory["size"], counts.get(module, 0))
-        for module, content in before.items()
-        for name, memory in content.get("memories", {}).items()
-    }
+    found = {}
+    for module, content in before.items():
+        written = {
+            cell["parameters"]["MEMID"].lstrip("\\")
+            for cell in content["cells"].values()
+            if cell["type"].startswith("$memwr")
+        }
+        for name, memory in content.get("memories", {}).items():
+            bits = memory["width"] * memory["size"]
+            found[f"{module}.{name}"] = bits, name in written, counts.get(module, 0)
     memories = []
     for name, cell, plain in CHOICE.findall(log):
         label = (name or plain).replace("\\", "")
-        if label in bits:
-            is_table = family.lut_ram_mark in cell
-            kind = ("LUT RAM" if is_table else "block RAM") if cell else "logic"
-            size, instances = bits[label]
-            memories.append({"name": label, "bits": size, "kind": kind, "instances": instances})
+        if label not in found:
+            continue
+        bits, is_written, instances = found[label]
+        if cell:
+            kind = "LUT RAM" if family.lut_ram_mark in cell else "block RAM"
+        else:
+            kind = "flip-flops" if is_written else "constants"
+        # Yosys makes memories of tables in the source, too.
+        if kind != "constants" or "$" not in label:
+            memories.append({"name": label, "bits": bits, "kind": kind, "instances": instances})
     return sorted(memories, key=lambda memory: str(memory["name"]))

@@ -186,7 +186,7 @@ def test_rams_are_block_rams(zoo):
 def test_small_rams_are_lut_rams(zoo):
     memory = next(memory for memory in zoo.memories if memory.name == "small.rows")
     kind, resources = {
-        "ice40": ("logic", None),  # has none, and block RAMs read with a clock
+        "ice40": ("flip-flops", None),  # has none, and block RAMs read with a clock
         "ecp5": ("LUT RAM", Resources(luts=6, lut_rams=1)),
         "xilinx": ("LUT RAM", Resources(luts=4, lut_rams=1)),
     }[zoo.family]
@@ -221,6 +221,22 @@ def test_memory_image(cache):
     # Another image is another result.
     other = map_fpga(ROM, "rom", "ice40", images={"rows.hex": "00\n" * 512}, cache=cache)
     assert other.resources.block_rams == 0
+
+
+def test_tables_of_constants(cache):
+    source = """\
+module top(input [1:0] from, output [1:0] y);
+  reg [1:0] rows [0:3];
+  integer i;
+  initial for (i = 0; i < 4; i = i + 1) rows[i] = 2'd3 - i;
+  assign y = rows[from];
+endmodule
+"""
+    mapped = map_fpga(source, "top", "ice40", cache=cache)
+    assert [(memory.name, memory.bits, memory.kind) for memory in mapped.memories] == [
+        ("top.rows", 8, "constants")
+    ]
+    assert mapped.resources.flip_flops == 0
 
 
 def test_cached_by_content(cache, monkeypatch):
