@@ -285,7 +285,7 @@ def place_and_route(
             if ended.status != 0:
                 raise PlacementError(_reason(ended, netlist, timeout_s))
             report = json.loads((folder / "report.json").read_text())
-        return zlib.compress(json.dumps(_summary(report)).encode(), 1)
+        return zlib.compress(json.dumps(_summary(report, netlist)).encode(), 1)
 
     cache = Cache() if cache is None else cache
     result = json.loads(zlib.decompress(cache.compute(key, run)))
@@ -448,7 +448,7 @@ def _reason(ended: Ended, netlist: FpgaNetlist, timeout_s: float) -> str:
     return f"nextpnr could not place {netlist.top}: {reason}"
 
 
-def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(report: Mapping[str, Any], netlist: FpgaNetlist) -> dict[str, Any]:
     """Take from nextpnr's report what a `Placement` has, except seed and tool."""
     # One clock, whose name has changed on the way through buffers.
     (name, clock), *_ = sorted(report["fmax"].items(), key=lambda pair: pair[1]["achieved"])
@@ -459,7 +459,7 @@ def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "mhz": clock["achieved"],
-        "kind": " to ".join(_ends(path)),
+        "kind": " to ".join(_ends(path, netlist)),
         "logic_ns": sum(step["delay"] for step in path if step["type"] != "routing"),
         "routing_ns": sum(step["delay"] for step in path if step["type"] == "routing"),
         "cells": sum(step["type"] == "logic" for step in path),
@@ -471,10 +471,32 @@ def _summary(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ends(path: list[dict[str, Any]]) -> Iterator[str]:
+def _ends(path: list[dict[str, Any]], netlist: FpgaNetlist) -> Iterator[str]:
     """Say whether a path begins and ends in the harness."""
-    for step, end, mark, name in (
-        (path[0], "from", INPUT, "input"),
-        (path[-1], "to", OUTPUT, "output"),
-    ):
-        yield name if step[end]["cell"].startswith(mark) else "register"
+    first, last = path[0]["from"]["cell"], path[-1]["to"]["cell"]
+    yield "input" if first.startswith(INPUT) else "register"
+    # nextpnr calls a flip-flop of iCE40 as the table that it is packed with, if nothing else is
+    # behind that table: such a one belongs to the design.
+    module = netlist.netlist[netlist.top]
+    bits = {
+        bit
+        for port in module["ports"].values()
+        if port["direction"] == "output"
+        for bit in port["bits"]
+    }
+    packed = {f"{name}_LC" for name in _drivers(netlist, netlist.top, bits, DESIGN)}
+    yield "output" if last.startswith(OUTPUT) or last in packed else "register"
+
+
+def _drivers(netlist: FpgaNetlist, module: str, bits: set[int | str], place: str) -> Iterator[str]:
+    """Names in the whole design of the cells that drive some nets of a module."""
+    for name, cell in netlist.netlist[module]["cells"].items():
+        for pin, nets in cell["connections"].items():
+            if cell["port_directions"].get(pin) != "output" or bits.isdisjoint(nets):
+                continue
+            if cell["type"] not in netlist.netlist:
+                yield f"{place}.{name}"
+                continue
+            inner = netlist.netlist[cell["type"]]["ports"][pin]["bits"]
+            driven = {bit for bit, net in zip(inner, nets, strict=True) if net in bits}
+            yield from _drivers(netlist, cell["type"], driven, f"{place}.{name}")

@@ -1,5 +1,6 @@
 """Cells of FPGAs: counts known by construction, memories that stay memories, and the harness."""
 
+import copy
 import dataclasses
 import importlib.util
 import itertools
@@ -465,6 +466,25 @@ def test_report_is_read(fake, cache, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "last", "kind"),
+    [
+        (f"{HARNESS}_in_4_LC", f"{HARNESS}_out_9_LC", "input to output"),
+        ("design.q_DFF", f"{HARNESS}_out_9_LC", "register to output"),
+        ("design.q_DFF", f"{HARNESS}_in_4_LC", "register to register"),
+        (f"{HARNESS}_shift_3", f"{HARNESS}_shift_4", "register to register"),
+    ],
+)
+def test_ends_of_paths(first, last, kind, fake, cache):
+    report = copy.deepcopy(REPORT)
+    path = report["critical_paths"][1]["path"]
+    path[0]["from"]["cell"], path[-1]["to"]["cell"] = first, last
+    fake(f"import json; open('report.json', 'w').write(json.dumps({report!r}))")
+    mapped = map_fpga(REGISTER, "register", "ice40", cache=cache)
+    with tempfile.TemporaryDirectory() as folder:
+        assert place_and_route(mapped, clock="clk", cache=Cache(folder)).kind == kind
+
+
+@pytest.mark.parametrize(
     ("program", "message"),
     [
         ("import time; time.sleep(60)", r"nextpnr took longer than 1 s to place and route regist"),
@@ -555,5 +575,9 @@ def test_places_and_routes(family, cache, tmp_path):
     sites = {"ice40": "ICESTORM_LC", "ecp5": "TRELLIS_FF"}
     assert 4 + 14 <= placed.used[sites[family]][0] <= 4 + 14 + 4
     assert placed.tool == nextpnr_version(family)
+    # Without registers of its own there is a frequency, too.
+    source = "module top(input [3:0] a, b, output [7:0] y); assign y = a * b; endmodule\n"
+    product = map_fpga(source, "top", family, cache=cache)
+    assert place_and_route(product, clock=None, cache=cache).kind == "input to output"
     # The same seed gives the same place, also without the cache.
     assert place_and_route(mapped, clock="clk", cache=Cache(tmp_path / "cache")) == placed
