@@ -24,13 +24,12 @@ MEMORIES = (
     ("weight_pool-engine", "weight_pool64", Options()),
     ("weight_pool-engine", "weight_pool64:layout=nibble", Options()),
 )
-SEEDS = (1, 2, 3)
 #: Memories of fewer bits may become flip-flops.
 SMALL_BITS = 1024
 TARGET_MHZ = 100.0
 
 
-def frequency(netlist: FpgaNetlist, design: VerilogDesign) -> str:
+def frequency(netlist: FpgaNetlist, design: VerilogDesign, seeds: int) -> str:
     """Median of some seeds in MHz, or why there is none."""
     try:
         runs = [
@@ -40,7 +39,7 @@ def frequency(netlist: FpgaNetlist, design: VerilogDesign) -> str:
                 target_mhz=TARGET_MHZ,
                 seed=seed,
             )
-            for seed in SEEDS
+            for seed in range(1, 1 + seeds)
         ]
     except PlacementError as error:
         return "does not fit" if "must fit" in str(error) else "failed"
@@ -63,6 +62,7 @@ def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="Designs on FPGAs.")
     parser.add_argument("--no-frequency", action="store_true", help="map only")
+    parser.add_argument("--seeds", type=int, default=3, help="placements, for the median")
     parser.add_argument("--flat", action="store_true", help="map all modules together")
     parser.add_argument("--design", action="append", help="only this one; may be repeated")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def main() -> int:
                 )
                 used = netlist.resources
                 cells = (used.luts, used.flip_flops, used.carries, used.lut_rams)
-                mhz = frequency(netlist, design) if places else "-"
+                mhz = frequency(netlist, design, options.seeds) if places else "-"
                 print(
                     f"| `{name}` `{spec}` | {FAMILIES[family].devices[device].title} | "
                     f"{' | '.join(map(str, cells))} | {used.block_rams} | {used.dsps} | {mhz} | "
