@@ -241,6 +241,20 @@ endmodule
     assert mapped.resources.flip_flops == 0
 
 
+def test_tables_of_cases_are_no_memories(cache):
+    cases = "".join(f"6'd{row}: y = 8'd{row * row * 37 % 251};\n" for row in range(64))
+    source = f"""\
+module top(input [5:0] a, output reg [7:0] y);
+  always @* case (a)
+    {cases}
+  endcase
+endmodule
+"""
+    mapped = map_fpga(source, "top", "ice40", cache=cache)
+    assert mapped.memories == ()
+    assert mapped.resources.luts > 0
+
+
 def test_cached_by_content(cache, monkeypatch):
     first = map_fpga(REGISTER, "register", "ecp5", cache=cache)
     monkeypatch.setattr(synth.fpga, "run_yosys", lambda *_, **__: pytest.fail("ran again"))
@@ -298,7 +312,7 @@ def test_refused(changes, message, cache):
 )
 def test_designs_refused_in_one_line(source, message, cache):
     with pytest.raises(YosysError, match=message) as caught:
-        map_fpga({"my file": source}, "top", "ice40", cache=cache)
+        map_fpga({"my file": source}, "top", "xilinx", cache=cache)
     assert "\n" not in str(caught.value)
 
 
