@@ -16,8 +16,9 @@ from synth.fpga import FAMILIES, FpgaNetlist, map_fpga
 from synth.pnr import PlacementError, nextpnr_version, place_and_route, require_nextpnr
 from synth.verilog import VerilogDesign, to_verilog
 
-#: Device of each family: small ones, but for DSPs and the designs with memories.
+#: Devices for units, and for what is larger.
 DEVICES = (("ice40", "hx8k"), ("ice40", "up5k"), ("ecp5", "25k"), ("xilinx", "a35t"))
+LARGE_DEVICES = (("ice40", "hx8k"), ("ice40", "up5k"), ("ecp5", "85k"), ("xilinx", "a100t"))
 MEMORIES = (
     ("abfp-tile", "abfp8:tile=32", Options(rows=4, lanes=8, length=256)),
     ("weight_pool-engine", "weight_pool32", Options()),
@@ -76,14 +77,17 @@ def main() -> int:
             print(error)
     macs = [(name, find(name).presets[0], Options()) for name in DESIGNS if name.endswith("mac")]
     found = []
-    for title, rows in (("Units", macs), ("Designs with memories", MEMORIES)):
+    for title, rows, devices in (
+        ("Units", macs, DEVICES),
+        ("Designs with memories", MEMORIES, LARGE_DEVICES),
+    ):
         print(f"\n{title}\n\n| design | device | LUTs | flip-flops | carry | LUT RAMs |", end="")
         print(" block RAMs | DSPs | MHz | s |\n|---|---|---|---|---|---|---|---|---|---|")
         for name, spec, sizes in rows:
             if options.design and name not in options.design:
                 continue
             design = to_verilog(find(name).build(parse(spec), sizes))
-            for family, device in DEVICES:
+            for family, device in devices:
                 begin = time.perf_counter()
                 netlist = map_fpga(
                     design.modules,
