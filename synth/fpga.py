@@ -108,9 +108,9 @@ class Family:
     title : str
         For tables.
     command : str
-        Yosys' command that maps to it; each module by itself.
-    flat_option, apart_option : str
-        Options of the command to flatten the design first, and to leave it as it is.
+        Yosys' command that maps to it.
+    apart_option : str
+        Option of the command to leave modules apart.
     cells : mapping of str to Resources
         What a cell takes, by its type.
     lut_ram_mark : str
@@ -123,7 +123,6 @@ class Family:
 
     title: str
     command: str
-    flat_option: str = ""
     apart_option: str = ""
     cells: Mapping[str, Resources]
     lut_ram_mark: str
@@ -224,7 +223,6 @@ FAMILIES: Mapping[str, Family] = {
         title="AMD (Xilinx) 7 series",
         # Pads and clock buffers belong to the design around this one.
         command="synth_xilinx -family xc7 -noiopad -noclkbuf",
-        flat_option="-flatten",
         cells={
             **_each("LUT1 LUT2 LUT3 LUT4 LUT5 LUT6 INV", LUT),
             **_each("FDRE FDRE_1 FDSE FDSE_1 FDCE FDCE_1 FDPE FDPE_1", FLIP_FLOP),
@@ -505,7 +503,7 @@ def _map(
         names[f"source{index}.v"] = re.sub(r"\s", " ", name)
     for name, text in images.items():
         (folder / name).write_text(text, encoding="utf-8")
-    option = family.flat_option if flat else family.apart_option
+    option = "" if flat else family.apart_option
     log = run_yosys(
         [
             *(f"read_verilog source{index}.v" for index in range(len(sources))),
