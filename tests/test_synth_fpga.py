@@ -507,6 +507,30 @@ def test_ends_of_paths(first, last, kind, fake, cache, tmp_path):
     assert placed.kind == kind
 
 
+def test_only_some_bits_are_outputs(fake, cache, tmp_path):
+    source = f"""\
+{TREE}
+module top(input clk, input [3:0] d, output [1:0] y);
+  wire [3:0] q;
+  leaf l(.clk(clk), .d(d), .q(q));
+  assign y = q[1:0];
+endmodule
+"""
+    mapped = map_fpga(source, "top", "ice40", cache=cache)
+    leaf = mapped.netlist["leaf"]
+    kinds = []
+    for bit in leaf["ports"]["q"]["bits"]:
+        (name,) = [
+            name for name, cell in leaf["cells"].items() if cell["connections"].get("Q") == [bit]
+        ]
+        report = copy.deepcopy(REPORT)
+        report["critical_paths"][1]["path"][-1]["to"]["cell"] = f"design.l.{name}_LC"
+        fake(f"import json; open('report.json', 'w').write(json.dumps({report!r}))")
+        placed = place_and_route(mapped, clock="clk", cache=Cache(tmp_path / name))
+        kinds.append(placed.kind)
+    assert kinds == ["input to output"] * 2 + ["input to register"] * 2
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
