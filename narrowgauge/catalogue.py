@@ -4,7 +4,7 @@ A number system is added by its entry in ``SYSTEMS``, a unit by its entry in ``U
 a unit of a number system, and everything that is asked of it follows from these two entries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +14,7 @@ from golden.dybit_fused import DybitFusedMacSpec
 from golden.dybit_mac import DybitMacSpec
 from golden.elp_bsd_mac import ElpBsdMacSpec
 from golden.fixed_mac import FixedMacSpec
+from golden.formats import parse
 from golden.mac import ArraySpec, MacSpec
 from golden.tapered_mac import TaperedMacSpec
 from golden.weight_pool import WeightPoolFormat, WeightPoolSpec
@@ -41,6 +42,7 @@ __all__ = [
     "System",
     "Unit",
     "array_spec",
+    "choose",
     "engine_spec",
     "find",
 ]
@@ -523,3 +525,50 @@ def find(name: str) -> Design:
     if name not in DESIGNS:
         raise ValueError(f"design must be one of {', '.join(DESIGNS)}, not {name!r}")
     return DESIGNS[name]
+
+
+def choose(
+    name: str, spec: str | None, choices: Mapping[str, Any], **defaults: Any
+) -> tuple[Design, Any, Options]:
+    """Find what a user asks for.
+
+    Parameters
+    ----------
+    name : str
+        Name of a design.
+    spec : str, optional
+        Format string; the first preset of the design by default.
+    choices : mapping of str to object
+        Fields of :class:`Options`; None, and False, are those that are not given.
+    **defaults
+        Other defaults than those of :class:`Options`, for units that heed them.
+
+    Returns
+    -------
+    design : Design
+    form : Format
+    options : Options
+
+    Raises
+    ------
+    ValueError
+        If there is no such design, the format is of another number system, or a choice is not of
+        the design.
+    """
+    design = find(name)
+    form = parse(spec or design.presets[0])
+    if form.stem != design.stem:
+        raise ValueError(f"spec must be a format of {design.stem} for {design.name}, not {form}")
+    given = {
+        option: value
+        for option, value in choices.items()
+        if value is not None and value is not False
+    }
+    heeded = design.unit.options
+    for option in given:
+        if option not in heeded:
+            raise ValueError(
+                f"{option} must be left out for {design.name}, which has no such option"
+            )
+    usual = {option: value for option, value in defaults.items() if option in heeded}
+    return design, form, Options(**(usual | given))

@@ -6,7 +6,6 @@ What a command needs is imported when it runs, so that help and listings appear 
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import shlex
@@ -19,8 +18,10 @@ from typing import Any
 import click
 
 from narrowgauge import errors
+from narrowgauge.fpga_command import fpga as fpga_command
 from narrowgauge.library_command import library as library_group
 from narrowgauge.measure_command import measure as measure_command
+from narrowgauge.options import positive
 from narrowgauge.timing_command import timing as timing_command
 
 __all__ = ["main", "split_formats"]
@@ -100,13 +101,6 @@ def _examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  narrowgauge {line}" for line in lines)])
 
 
-def _positive(context: click.Context, option: click.Parameter, number: float) -> float:
-    """Refuse what is not a finite number above 0."""
-    if not 0 < number < math.inf:
-        raise click.BadParameter(f"must be a positive number, not {number:g}", context, option)
-    return number
-
-
 def _print_version(context: click.Context, option: click.Parameter, is_given: bool) -> None:
     if is_given and not context.resilient_parsing:
         from importlib.metadata import PackageNotFoundError
@@ -145,6 +139,7 @@ def narrowgauge(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+narrowgauge.add_command(fpga_command)
 narrowgauge.add_command(library_group)
 narrowgauge.add_command(measure_command)
 narrowgauge.add_command(timing_command)
@@ -248,7 +243,7 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.option(
     "--clock-ns",
     type=float,
-    callback=_positive,
+    callback=positive,
     default=2.0,
     show_default=True,
     help="Clock period of the constraints.",
@@ -259,24 +254,13 @@ def generate(design: str, spec: str | None, output: str, clock_ns: float, **choi
     DESIGN is one of those that `narrowgauge formats` lists, SPEC a format of its number system;
     the default is the first preset of the design.
     """
-    from golden.formats import parse
     from narrowgauge import catalogue
     from narrowgauge.output import result_folder
     from synth.verilog import write
 
-    unit = catalogue.find(design)
-    form = parse(spec or unit.presets[0])
-    if form.stem != unit.stem:
-        raise ValueError(f"spec must be a format of {unit.stem} for {unit.name}, not {form}")
-    # A flag that is not given is False, and a size None.
-    options = {
-        name: value for name, value in choices.items() if value is not None and value is not False
-    }
-    for name in options:
-        if name not in unit.unit.options:
-            raise ValueError(f"{name} must be left out for {unit.name}, which has no such option")
+    unit, form, options = catalogue.choose(design, spec, choices)
     with result_folder(output, "generate") as folder:
-        component = unit.build(form, catalogue.Options(**options))
+        component = unit.build(form, options)
         write(component, folder, spec=str(form), clock_ns=clock_ns)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     click.echo(f"{unit.name} for {form}, in {output}:")
@@ -409,7 +393,7 @@ def test(
 @click.option(
     "--clock-ns",
     type=float,
-    callback=_positive,
+    callback=positive,
     default=2.0,
     show_default=True,
     help="Clock period that the hardware is mapped for.",

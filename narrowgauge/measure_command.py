@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import math
 import shlex
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrowgauge import errors
+from narrowgauge.options import positive
 
 if TYPE_CHECKING:
     from narrowgauge.measure import Bench
@@ -80,18 +79,11 @@ def _integer(text: str) -> int:
     return int(text, 0)
 
 
-def _positive(context: click.Context, option: click.Parameter, number: float) -> float:
-    """Refuse what is not a finite number above 0."""
-    if not 0 < number < math.inf:
-        raise click.BadParameter(f"must be a positive number, not {number:g}", context, option)
-    return number
-
-
 def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
     return click.option(
         name,
         type=float,
-        callback=_positive,
+        callback=positive,
         default=default,
         show_default=True,
         help=help_text,
@@ -349,13 +341,13 @@ def print_measurement(result: Mapping[str, Any]) -> None:
     result : dict
         In the form of ``measure.json``.
     """
-    from narrowgauge.table import figure
+    from narrowgauge.table import figure, print_wrapped
 
     library, design = result["library"], result["design"]
     settings, stimuli = result["settings"], result["settings"]["stimuli"]
 
     def line(label: str, text: str) -> None:
-        _print_wrapped(f"{label:<{LABEL}}", text)
+        print_wrapped(f"{label:<{LABEL}}", text)
 
     def split(kinds: Mapping[str, float]) -> str:
         return ", ".join(f"{kind} {figure(value)}" for kind, value in kinds.items() if value)
@@ -409,11 +401,3 @@ def _describe(stimuli: Mapping[str, Any], cycles: int) -> str:
     forms = list(dict.fromkeys(stimuli["distributions"].values()))
     names = ", ".join(forms) or "no inputs"
     return f"random ({names}), seed {stimuli['seed']}: {cycles} cycles{streams}"
-
-
-def _print_wrapped(label: str, text: str, width: int = 80) -> None:
-    """Print a text behind its label, over several lines if need be."""
-    room = width - len(label)
-    lines: Sequence[str] = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
-    for index, part in enumerate(lines):
-        click.echo((label if index == 0 else " " * len(label)) + part)

@@ -9,10 +9,12 @@ import io
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import numpy as np
 from rich import box
 from rich.cells import cell_len
@@ -37,6 +39,7 @@ __all__ = [
     "print_comparison",
     "print_formats",
     "print_table",
+    "print_wrapped",
     "terminal",
 ]
 
@@ -168,6 +171,24 @@ def _print_columns(console: Console, columns: Sequence[Column], key_width: int) 
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*row)
     console.print(table)
+
+
+def print_wrapped(label: str, text: str, width: int = 80) -> None:
+    """Print a text behind its label, over several lines if need be.
+
+    Parameters
+    ----------
+    label : str
+        Start of the first line; the others are indented as far.
+    text : str
+        The rest, which is broken between words.
+    width : int
+        Columns.
+    """
+    room = width - len(label)
+    lines: Sequence[str] = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    for index, part in enumerate(lines):
+        click.echo((label if index == 0 else " " * len(label)) + part)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

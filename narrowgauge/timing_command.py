@@ -74,7 +74,6 @@ def timing(
     DESIGN is one of those that `narrowgauge formats` lists, SPEC a format of its number system; it
     is mapped as a whole, or the --module alone.
     """
-    from golden.formats import parse
     from narrowgauge import catalogue
     from synth.library import load
     from synth.timing import analyse
@@ -85,22 +84,9 @@ def timing(
         raise ValueError(f"clock_ns must be a positive number, not {clock_ns:g}")
     if not 0 <= wire_cap_ff < math.inf:
         raise ValueError(f"wire_cap_ff must be a number of 0 or more, not {wire_cap_ff:g}")
-    unit = catalogue.find(design)
-    form = parse(spec or unit.presets[0])
-    if form.stem != unit.stem:
-        raise ValueError(f"spec must be a format of {unit.stem} for {unit.name}, not {form}")
-    # A flag that is not given is False, and a size None.
-    options = {
-        name: value for name, value in choices.items() if value is not None and value is not False
-    }
-    for name in options:
-        if name not in unit.unit.options:
-            raise ValueError(f"{name} must be left out for {unit.name}, which has no such option")
-    sizes: dict[str, Any] = {
-        name: ARRAY_SIZE for name in ("rows", "cols") if name in unit.unit.options
-    }
+    unit, form, options = catalogue.choose(design, spec, choices, rows=ARRAY_SIZE, cols=ARRAY_SIZE)
     cells = load(library)
-    verilog = to_verilog(unit.build(form, catalogue.Options(**(sizes | options))))
+    verilog = to_verilog(unit.build(form, options))
     top = verilog.top if module is None else module
     if top not in verilog.modules:
         raise ValueError(f"module must be one of {', '.join(verilog.modules)}, not {top!r}")

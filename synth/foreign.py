@@ -158,6 +158,7 @@ def read_foreign(
     standard: str | None = None,
     reader: str = "slang",
     max_memory_bits: int = MAX_MEMORY_BITS,
+    keep_memories: bool = False,
     timeout_s: float = 300.0,
 ) -> ForeignDesign:
     """Read a design.
@@ -181,6 +182,8 @@ def read_foreign(
         read: a source in which nothing has to be changed is then mapped as it is.
     max_memory_bits : int
         Most bits of all memories.
+    keep_memories : bool
+        Leave memories, of any size, as they are, for FPGA families; else they become flip-flops.
     timeout_s : float
         Longest time that it may take, in seconds.
 
@@ -230,10 +233,11 @@ def read_foreign(
             flow.read_verilog(words, values)
         raw, found = flow.inspect("raw.json"), flow.inspect("design.json")
         raw.require_live_clocks()
-        found.require_measurable(max_memory_bits)
+        found.require_measurable(None if keep_memories else max_memory_bits)
         is_as_it_is = reader == "yosys" and not (macros or values or folders)
         sources = [_text(path) for path in paths] if is_as_it_is else None
-        return flow.plain(found, raw.notes(), sources)
+        notes = raw.notes(keep_memories=keep_memories)
+        return flow.plain(found, notes, sources, keep_memories=keep_memories)
 
 
 def _require_words(top: str, macros: Mapping[str, str], values: Mapping[str, str]) -> None:
@@ -350,32 +354,46 @@ class _Flow:
         return [part.strip() for part in text.split("Warning: ")[1:]]
 
     def plain(
-        self, found: "_Inspection", changes: Iterable[str], texts: Sequence[str] | None
+        self,
+        found: "_Inspection",
+        changes: Iterable[str],
+        texts: Sequence[str] | None,
+        *,
+        keep_memories: bool,
     ) -> ForeignDesign:
         """Make plain Verilog of the design; ``texts`` if nothing in them has to be changed."""
         clock, is_falling = found.clock()
         notes = list(changes)
         if is_falling:
             notes.append(f"{clock} clocks with its falling edge; measured as the rising one")
+        is_as_it_is = texts is not None and not notes
         return ForeignDesign(
             top=self.top,
-            verilog=self._plain(found, is_falling) if notes or texts is None else "\n".join(texts),
+            verilog=(
+                "\n".join(texts or ())
+                if is_as_it_is
+                else self._plain(found, is_falling, keep_memories=keep_memories)
+            ),
             ports=tuple(found.ports()),
             clock=clock,
             falling_edge=is_falling,
             resets=found.resets(clock),
-            memory_bits=found.memory_bits(written=True),
+            memory_bits=0 if keep_memories else found.memory_bits(written=True),
             notes=tuple(notes),
         )
 
-    def _plain(self, found: "_Inspection", is_falling: bool) -> str:
+    def _plain(self, found: "_Inspection", is_falling: bool, *, keep_memories: bool) -> str:
         rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
         # A name that is but the backslash of escaped names is none in the Verilog of Yosys.
         nameless = ["rename -hide w:*"] if found.has_empty_name else []
+        # Bits of a word with one enable are known as such only then; block RAMs have one for each
+        # byte.
+        memories = (
+            ["opt -full", "memory -nomap"] if keep_memories else ["memory -nomap", "memory_map"]
+        )
         self._run(
             "read_rtlil design.il",
-            "memory -nomap",
-            "memory_map",
+            *memories,
             "delete t:$print t:$check",
             # A chip does not start with values.  Contents of read-only memories are constants now.
             "setattr -unset init w:*",
@@ -458,8 +476,8 @@ class _Inspection:
         for name, port in self.module["ports"].items():
             yield ForeignPort(name=name, direction=port["direction"], width=len(port["bits"]))
 
-    def require_measurable(self, max_memory_bits: int) -> None:
-        """Refuse what the gauge has no measure for."""
+    def require_measurable(self, max_memory_bits: int | None) -> None:
+        """Refuse what the gauge has no measure for; None allows memories of any size."""
         for port in self.ports():
             if port.direction not in ("input", "output"):
                 raise ForeignError(f"port {port.name} must be an input or an output, not an inout")
@@ -503,7 +521,7 @@ class _Inspection:
                 f"{', '.join(found[:4]) or 'nets without names'}"
             )
         bits = self.memory_bits()
-        if bits > max_memory_bits:
+        if max_memory_bits is not None and bits > max_memory_bits:
             raise ForeignError(
                 f"memories must hold at most {max_memory_bits} bits to become flip-flops and "
                 f"gates, not {bits} ({', '.join(list(self.module.get('memories', {}))[:4])})"
@@ -589,7 +607,7 @@ class _Inspection:
             if not others and port != clock
         }
 
-    def notes(self) -> Iterator[str]:
+    def notes(self, *, keep_memories: bool) -> Iterator[str]:
         """Say what becomes of values that the source leaves open or that chips do not have."""
         undriven = [
             finding.split()[1].partition(".")[2].lstrip("\\")
@@ -605,7 +623,8 @@ class _Inspection:
         if started:
             names = ", ".join(started[:3]) + (" and more" if len(started) > 3 else "")
             yield f"initial values of registers are not taken: {names}"
-        if bits := self.memory_bits(written=True):
+        bits = self.memory_bits(written=True)
+        if bits and not keep_memories:
             yield f"memories of {bits} bits are flip-flops here, not macros"
 
     def _place(self, entry: Mapping[str, Any]) -> str:

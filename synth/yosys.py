@@ -37,6 +37,7 @@ __all__ = [
     "Recipe",
     "YosysError",
     "map_netlist",
+    "run_yosys",
     "yosys_version",
 ]
 
@@ -525,15 +526,62 @@ class _Flow:
 
     def _run_yosys(self, commands: Sequence[str]) -> str:
         """Run commands in a child process; return what it printed."""
-        self._write("script.ys", "".join(f"{command}\n" for command in commands))
-        ended = run_child(CHILD, self.folder, seconds=self.deadline - time.monotonic())
-        if ended.status is None:
-            raise YosysError(f"Yosys took longer than {self.timeout_s:g} s to map {self.top}")
-        if ended.signal_name is not None:
-            raise YosysError(f"Yosys was ended by {ended.signal_name} while it mapped {self.top}")
-        if ended.status:
-            raise YosysError(f"Yosys could not map {self.top}: {_reason(ended.log, self.names)}")
-        return ended.log
+        return run_yosys(
+            commands,
+            self.folder,
+            top=self.top,
+            names=self.names,
+            deadline=self.deadline,
+            timeout_s=self.timeout_s,
+        )
+
+
+def run_yosys(
+    commands: Sequence[str],
+    folder: Path,
+    *,
+    top: str,
+    names: Mapping[str, str],
+    deadline: float,
+    timeout_s: float,
+) -> str:
+    """Run commands of Yosys that map a design in a child process.
+
+    Parameters
+    ----------
+    commands : sequence of str
+        Without any name of the user's.
+    folder : Path
+        Where it works.
+    top : str
+        What it maps, for messages.
+    names : mapping of str to str
+        What the user calls the files of the folder, for messages.
+    deadline : float
+        When it must have ended, on the clock of `time.monotonic`.
+    timeout_s : float
+        The time limit of all of the work, for messages, in seconds.
+
+    Returns
+    -------
+    str
+        What it printed.
+
+    Raises
+    ------
+    YosysError
+        If Yosys refuses the design, crashes or takes too long.
+    """
+    script = "".join(f"{command}\n" for command in commands)
+    (folder / "script.ys").write_text(script, encoding="utf-8")
+    ended = run_child(CHILD, folder, seconds=deadline - time.monotonic())
+    if ended.status is None:
+        raise YosysError(f"Yosys took longer than {timeout_s:g} s to map {top}")
+    if ended.signal_name is not None:
+        raise YosysError(f"Yosys was ended by {ended.signal_name} while it mapped {top}")
+    if ended.status:
+        raise YosysError(f"Yosys could not map {top}: {_reason(ended.log, names)}")
+    return ended.log
 
 
 def _plain(cells: Iterable[Cell]) -> list[Cell]:

@@ -3,7 +3,7 @@
 import pytest
 
 from golden.formats import parse
-from narrowgauge.catalogue import DESIGNS
+from narrowgauge.catalogue import DESIGNS, Options, choose
 from narrowgauge.regression import cases
 from synth.verilog import to_verilog
 from tests.simulators import needs_verilator
@@ -25,3 +25,11 @@ def test_lint(tmp_path, name):
         texts[verilog.text] = case.name, verilog.top
     for text, (label, top) in texts.items():
         assert verilator_complaints(tmp_path, text, top) == "", label
+
+
+def test_choices_come_before_defaults():
+    choices = {"rows": 3, "cols": None, "pipelined": False, "zero_gating": True}
+    design, form, options = choose("fixed-array", None, choices, rows=2, cols=2, lanes=5)
+    assert (design.name, str(form)) == ("fixed-array", "fixed8")
+    # An array has no lanes.
+    assert options == Options(rows=3, cols=2, zero_gating=True)
