@@ -15,14 +15,18 @@ from rich.console import Console
 from narrowgauge import paper, table
 from narrowgauge.columns import Column, texts
 from narrowgauge.compare import SCHEMA
+from narrowgauge.forms import read_json
 
 __all__ = ["Change", "Differences", "compare_results", "print_differences", "read_result"]
 
-#: Larger files are no results: one of all formats has about 2 MB.
-MAX_BYTES = 64 << 20
-
 #: Parts of a result that are lists of things with names, and where each has its name.
-NAMES = {"rows": "spec", "layers": "name", "units": "role", "memories": "name"}
+NAMES = {
+    "rows": "spec",
+    "measured": "name",
+    "layers": "name",
+    "units": "role",
+    "memories": "name",
+}
 
 #: Says how the result was made, not what it is.
 NOT_COMPARED = ("settings.command",)
@@ -38,6 +42,8 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "cols": ("a whole number", lambda value: _is_whole(value)),
     "method": ("sweep or paper", lambda value: value in ("sweep", "paper")),
     "seed": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
+    # Results had none before there were any.
+    "measured": ("a list of texts", lambda value: value is None or _is_texts(value)),
 }
 
 
@@ -120,27 +126,10 @@ def read_result(path: Path) -> dict[str, Any]:
     ValueError
         If there is no such file, or it is no result, or one in another form.
     """
-    rule = "check must be a compare.json"
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ValueError(f"check must be at most {MAX_BYTES >> 20} MiB, not {size >> 20} MiB")
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{rule}, not {str(path)!r}, which is no text") from None
-    except OSError as error:
-        raise ValueError(
-            f"check must be a readable file, not {str(path)!r} ({error.strerror})"
-        ) from error
-    try:
-        result = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(f"{rule}, not {str(path)!r}, which is no JSON") from None
-    if not isinstance(result, dict) or "schema" not in result:
-        raise ValueError(f"{rule}, not {str(path)!r}, which states no schema")
+    result = read_json(path, "check", "compare.json")
     if result["schema"] != SCHEMA:
         raise ValueError(f"schema of {str(path)!r} must be {SCHEMA}, not {result['schema']!r}")
-    _check_form(result, f"{rule}, not {str(path)!r}, whose")
+    _check_form(result, f"check must be a compare.json, not {str(path)!r}, whose")
     return result
 
 
@@ -160,6 +149,10 @@ def _check_form(result: Mapping[str, Any], start: str) -> None:
     specs = [row.get("spec") for row in rows]
     if not all(isinstance(spec, str) for spec in specs) or len(set(specs)) < len(specs):
         raise ValueError(f"{start} rows do not each have a spec of their own")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _is_whole(value: Any) -> bool:
@@ -188,12 +181,15 @@ def compare_results(old: Mapping[str, Any], new: Mapping[str, Any]) -> Differenc
     changes = []
     for place, was, now in _walk((), old, new):
         field = ".".join(place)
-        if place[0] == "rows" and len(place) > 1:
+        if place[0] == "measured" and place[2:] in (("command",), ("digest",)):
+            continue  # what was read, not what it says
+        if place[0] in ("rows", "measured") and len(place) > 1:
             row, field = place[1], ".".join(place[2:]) or "row"
             changes.append(Change(row=row, field=field, old=was, new=now))
         elif place[0] != "tools" and field not in NOT_COMPARED:
             changes.append(Change(row="", field=field, old=was, new=now))
-    return Differences(versions=tuple(versions), changes=tuple(changes), rows=len(new["rows"]))
+    rows = len(new["rows"]) + len(new.get("measured", ()))
+    return Differences(versions=tuple(versions), changes=tuple(changes), rows=rows)
 
 
 #: Keys that lead to a value, the value that was there, and the one that is there.

@@ -366,6 +366,7 @@ def test(
         "compare -o out --model net.onnx --data images.npz",
         "compare -o out --library my_cells.lib.gz --clock-ns 1.2 --rows 32 --cols 32",
         "compare -o out --format latex",
+        "compare -o out --measured dot/measure.json",
         "compare --check old/compare.json",
     ),
 )
@@ -424,6 +425,13 @@ def test(
     help="Of what is printed.",
 )
 @click.option(
+    "--measured",
+    type=FILE,
+    multiple=True,
+    metavar="FILE.json",
+    help="Result of narrowgauge measure for a row beside the formats; may be repeated.",
+)
+@click.option(
     "--check",
     type=FILE,
     help="Earlier compare.json, which is repeated with its formats and settings where none are "
@@ -455,6 +463,7 @@ def compare(
     from narrowgauge.catalogue import Options
     from narrowgauge.compare import DEFAULT_FORMATS, Settings
     from narrowgauge.compare import compare as measure
+    from narrowgauge.measured import read_measured
 
     formats = DEFAULT_FORMATS if texts is None else split_formats(texts)
     old = None
@@ -468,11 +477,13 @@ def compare(
         if model is None and old["network"]["source"] != EMBEDDED:
             source = old["network"]["source"]
             raise ValueError(f"model must be given to repeat a result of {source!r}, not left out")
+    beside = [Path(path) for path in options.pop("measured")]
     sizes = {name: options.pop(name) for name in ("rows", "cols")}
     settings = Settings(
         options=Options(**{name: size for name, size in sizes.items() if size is not None}),
         **options,
     )
+    designs = read_measured(beside, settings)
     with contextlib.ExitStack() as stack:
         # Everything that keeps a result from being written is found before the work.
         folder = None
@@ -484,6 +495,8 @@ def compare(
                 network, images, formats, settings, jobs=jobs or _processors(), progress=progress
             )
         result["network"] = names | result["network"]
+        result["measured"] = designs
+        result["settings"]["measured"] = [str(path) for path in beside]
         result["settings"]["command"] = shlex.join(context.obj)
         if folder:
             from narrowgauge import report
@@ -501,7 +514,9 @@ def compare(
 def _take_over(context: click.Context, options: dict[str, Any], settings: dict[str, Any]) -> None:
     """Put the settings of an earlier result in the place of those that are not given."""
     for name in options:
-        if context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
+        # What was added since then is not in old results.
+        is_given = context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
+        if not is_given and name in settings:
             options[name] = settings[name]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from narrowgauge.table import aligned, finite
+from narrowgauge.rows import factors, marks
+from narrowgauge.table import NONE, aligned, finite
 
 __all__ = ["Cell", "Column", "comparison_columns", "counts", "figures", "texts"]
 
@@ -54,16 +55,21 @@ def figures(title: str, unit: str, values: Iterable[float | None], digits: int) 
     return Column(title=title, unit=unit, cells=cells)
 
 
-def counts(title: str, values: Iterable[int], unit: str = "") -> Column:
-    """Column of whole numbers, with narrow spaces between thousands."""
-    cells = [Cell(text=f"{value:,}".replace(",", "\u202f"), value=value) for value in values]
+def counts(title: str, values: Iterable[float | None], unit: str = "") -> Column:
+    """Column of numbers that are mostly whole, with narrow spaces between thousands."""
+    cells = [
+        Cell(text=NONE if value is None else f"{value:,}".replace(",", "\u202f"), value=value)
+        for value in values
+    ]
     return Column(title=title, unit=unit, cells=cells)
 
 
-def _ratios(values: Sequence[float]) -> Column:
+def _ratios(values: Sequence[float | None]) -> Column:
     """Factors of the baseline, which is the first value."""
-    ratios = [value / values[0] for value in values]
-    cells = [Cell(text=f"{ratio:.2f}", value=ratio) for ratio in ratios]
+    cells = [
+        Cell(text=NONE if ratio is None else f"{ratio:.2f}", value=ratio)
+        for ratio in factors(values)
+    ]
     return Column(title="", unit="\u00d7", cells=cells)
 
 
@@ -73,13 +79,14 @@ def comparison_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     Parameters
     ----------
     rows : sequence of dict
-        Rows of a comparison; the first one is the baseline.
+        Rows of a comparison, see :func:`narrowgauge.rows.rows_with_measured`; the first one is the
+        baseline.
     """
 
     def take(key: str) -> list[Any]:
         return [row[key] for row in rows]
 
-    names = [row["spec"] + (" (retrained)" if row["retrained"] else "") for row in rows]
+    names = [row["spec"] + "".join(f" ({mark})" for mark in marks(row)) for row in rows]
     return [
         texts("format", names),
         figures("accuracy", "%", take("accuracy"), 4),

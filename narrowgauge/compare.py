@@ -4,7 +4,6 @@ Fair by construction: every row has the same cell library, mapping, clock, array
 (the codes of the same images) and an accumulator that is exact for the same length.
 """
 
-import functools
 import importlib.metadata
 import json
 import math
@@ -13,7 +12,6 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +34,7 @@ from narrowgauge.machine import Machine, Settings
 from narrowgauge.networks import retrained_digits
 from narrowgauge.onnx_reader import Data
 from narrowgauge.pool_machine import PoolMachine
+from narrowgauge.versions import code_digest
 from narrowgauge.workers import worker_pool
 from synth import timing
 from synth.cache import Cache, content_key
@@ -112,7 +111,8 @@ def compare(
     -------
     dict
         The content of compare.json but for what the caller knows: ``network`` lacks ``name``,
-        ``source``, ``digest`` and ``data_digest``, and ``settings`` lacks ``command``.
+        ``source``, ``digest`` and ``data_digest``, ``settings`` lacks ``command`` and
+        ``measured``, and there is no ``measured``.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def tool_versions() -> dict[str, str]:
         "yosys": yosys_version(),
         "abc": f"of pyosys {importlib.metadata.version('pyosys')}",
         "python": platform.python_version(),
-        "code": _code_digest(),
+        "code": code_digest(),
     }
 
 
@@ -239,17 +239,6 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
     )
     row: Any = Cache().compute_json(key, lambda: _row(network, data, name, settings))
     return dict(row)
-
-
-@functools.cache
-def _code_digest() -> str:
-    """Hash of the whole project's code and data, so that no cached row outlives a change."""
-    root = Path(__file__).parents[1]
-    folders = ("golden", "hdl", "synth", "narrowgauge", "narrowgauge/networks")
-    paths = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
-    # Pools that a network was retrained with.
-    paths += sorted((root / "narrowgauge/networks").glob("*.npz"))
-    return content_key(*(path.read_bytes() for path in paths))
 
 
 def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from narrowgauge.stimuli import Stimuli, Stream
+from narrowgauge.versions import code_digest
 from synth.activity import Activity, Simulator, Words
 from synth.cells import CellLibrary
 from synth.delays import Delays, library_delays, unit_delays
@@ -54,6 +55,8 @@ class Settings:
         Clock period that mapping aims at, and for which power and leakage are charged.
     operations : float
         Useful operations of the design in a cycle.
+    macs : float, optional
+        Multiply-accumulates of the design in a cycle; without it, nothing is stated for one.
     reset_cycles : int
         Cycles for which resets are held before anything counts.
     timeout_s : float
@@ -69,14 +72,16 @@ class Settings:
 
     clock_ns: float = 2.0
     operations: float = 1.0
+    macs: float | None = None
     reset_cycles: int = 4
     timeout_s: float = 300.0
     delays: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("clock_ns", "operations", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("clock_ns", "operations", "macs", "timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, not {value}")
         if self.reset_cycles < 1:
             raise ValueError(f"reset_cycles must be at least 1, not {self.reset_cycles}")
         if self.delays not in DELAYS:
@@ -276,6 +281,8 @@ def measure(
         **_timing_facts(timing, settings.clock_ns),
         "energy_per_cycle_pj": per_cycle,
         "energy_per_operation_pj": per_cycle / settings.operations,
+        "macs_per_cycle": settings.macs,
+        "energy_per_mac_pj": None if settings.macs is None else per_cycle / settings.macs,
         "energy_breakdown_pj": split,
         "power_uw": UW_PER_PJ_NS * per_cycle / settings.clock_ns,
         "leakage_uw": leakage_nw / NW_PER_UW,
@@ -295,6 +302,7 @@ def measure(
             "yosys": yosys_version(),
             "numpy": np.__version__,
             "python": platform.python_version(),
+            "code": code_digest(),
         },
     }
     return result, mapped
@@ -433,13 +441,14 @@ def _timing_facts(timing: Timing, clock_ns: float) -> dict[str, Any]:
         "max_frequency_mhz": frequency if path is not None else None,
         "critical_path_kind": None if path is None else path.kind,
         "critical_path": [] if path is None else _steps(path),
+        "critical_path_end": None if path is None else path.endpoint,
+        "setup_ns": 0.0 if path is None else path.setup_ns,
     }
 
 
 def _steps(path: TimingPath) -> list[dict[str, Any]]:
     fields = ("instance", "cell", "pin", "edge", "delay_ns", "arrival_ns", "slew_ns", "load_ff")
-    steps = [{name: getattr(step, name) for name in fields} for step in path.steps]
-    return [*steps, {"endpoint": path.endpoint, "setup_ns": path.setup_ns}]
+    return [{name: getattr(step, name) for name in fields} for step in path.steps]
 
 
 def _notes(

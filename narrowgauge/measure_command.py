@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,10 @@ RANDOM_STREAMS = 64
 RANDOM_CYCLES = 256
 
 LABEL = 18
+
+#: Names that a table, a page and a list of options can hold.
+NAME = re.compile(r"[!-~]([ -~]{0,38}[!-~])?")
+NAME_RULE = "up to 40 characters of ASCII without spaces at its ends"
 
 
 def _pairs(
@@ -79,13 +84,13 @@ def _integer(text: str) -> int:
     return int(text, 0)
 
 
-def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
+def _number(name: str, default: float | None, help_text: str) -> Callable[[Any], Any]:
     return click.option(
         name,
         type=float,
         callback=positive,
         default=default,
-        show_default=True,
+        show_default=default is not None,
         help=help_text,
     )
 
@@ -96,6 +101,7 @@ def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
 @click.option("--top", required=True, help="Top module.")
+@click.option("--name", metavar="TEXT", help="What it is called in a comparison (the top module).")
 @click.option(
     "-D",
     "--define",
@@ -188,6 +194,7 @@ def _number(name: str, default: float, help_text: str) -> Callable[[Any], Any]:
 )
 @_number("--clock-ns", 2.0, "Clock period that the design is mapped for.")
 @_number("--operations", 1.0, "Useful operations in a cycle, for the energy of one.")
+@_number("--macs", None, "Multiply-accumulates in a cycle, for the energy and area of one.")
 @_number("--time-limit", 300.0, "Seconds that reading, and mapping, may each take.")
 @click.option("--check", is_flag=True, help="Exit with 1 if the clock is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -197,6 +204,7 @@ def measure(
     context: click.Context,
     files: tuple[str, ...],
     top: str,
+    name: str | None,
     defines: dict[str, str],
     includes: tuple[str, ...],
     parameters: dict[str, str],
@@ -215,6 +223,7 @@ def measure(
     library: str,
     clock_ns: float,
     operations: float,
+    macs: float | None,
     time_limit: float,
     check: bool,
     as_json: bool,
@@ -236,10 +245,15 @@ def measure(
     settings = Settings(
         clock_ns=clock_ns,
         operations=operations,
+        macs=macs,
         reset_cycles=reset_cycles,
         timeout_s=time_limit,
         delays=delays,
     )
+    # Identifiers may be longer than what a table has room for.
+    name = top[:40] if name is None else name
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name must be {NAME_RULE}, not {name!r}")
     cells = load(library)
     with result_folder(output, "measure") if output else contextlib.nullcontext() as folder:
         with _busy(f"reading {top}"):
@@ -267,6 +281,7 @@ def measure(
         with _busy(f"mapping and simulating {top}"):
             result, mapped = run(design, roles, driven, cells, settings)
         result["design"] |= {
+            "name": name,
             "files": list(files),
             "defines": defines,
             "parameters": parameters,
@@ -319,9 +334,13 @@ def _stimuli(
 
     if path is not None:
         count = streams or 1
-        return load_stimuli(path, roles.widths, streams=count), {
+        given = load_stimuli(path, roles.widths, streams=count)
+        return given, {
             "file": Path(path).name,
+            "distributions": {},
             "streams": count,
+            "cycles": given.cycles,
+            "seed": None,
         }
     count = streams or RANDOM_STREAMS
     default = chosen.get(None, Distribution())
@@ -330,7 +349,13 @@ def _stimuli(
         roles.widths, streams=count, cycles=cycles, seed=seed, default=default, by_port=by_port
     )
     forms = {port: str(by_port.get(port, default)) for port in roles.widths}
-    return drawn, {"distributions": forms, "streams": count, "cycles": cycles, "seed": seed}
+    return drawn, {
+        "file": None,
+        "distributions": forms,
+        "streams": count,
+        "cycles": cycles,
+        "seed": seed,
+    }
 
 
 def print_measurement(result: Mapping[str, Any]) -> None:
@@ -388,6 +413,12 @@ def print_measurement(result: Mapping[str, Any]) -> None:
             f"{figure(result['energy_per_operation_pj'], 4)} pJ, "
             f"{settings['operations']:g} in a cycle",
         )
+    if result["macs_per_cycle"] is not None:
+        line(
+            "per MAC",
+            f"{figure(result['energy_per_mac_pj'], 4)} pJ, {result['macs_per_cycle']:g} "
+            "multiply-accumulates in a cycle",
+        )
     line("power", f"{figure(result['power_uw'], 4)} uW, leakage {figure(result['leakage_uw'])} uW")
     line("nets annotated", f"{100 * result['nets_annotated']:g} %")
     for note in result["notes"]:
@@ -396,7 +427,7 @@ def print_measurement(result: Mapping[str, Any]) -> None:
 
 def _describe(stimuli: Mapping[str, Any], cycles: int) -> str:
     streams = f", {stimuli['streams']} streams" if stimuli["streams"] > 1 else ""
-    if "file" in stimuli:
+    if stimuli["file"] is not None:
         return f"{stimuli['file']}: {cycles} cycles{streams}"
     forms = list(dict.fromkeys(stimuli["distributions"].values()))
     names = ", ".join(forms) or "no inputs"

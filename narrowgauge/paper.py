@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from narrowgauge.columns import Cell, Column, comparison_columns
+from narrowgauge.rows import rows_with_measured
 from narrowgauge.table import NONE, comparison_heading, comparison_notes
 
 __all__ = [
@@ -140,11 +141,12 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
     """Table of a comparison, and what has to be said of it, in Markdown."""
     facts = [markdown_text(line) for line in comparison_heading(result)]
     notes = [f"- {markdown_text(note)}" for note in comparison_notes(result)]
-    text = f"{'; '.join(facts)}.\n\n{markdown_table(comparison_columns(result['rows']))}"
+    columns = comparison_columns(rows_with_measured(result))
+    text = f"{'; '.join(facts)}.\n\n{markdown_table(columns)}"
     return text + "".join(f"\n{note}" for note in notes) + ("\n" if notes else "")
 
 
 def comparison_latex(result: Mapping[str, Any]) -> str:
     """Table of a comparison, with what has to be said of it in its caption, in LaTeX."""
     caption = "; ".join([*comparison_heading(result), *comparison_notes(result)]) + "."
-    return latex_table(comparison_columns(result["rows"]), caption)
+    return latex_table(comparison_columns(rows_with_measured(result)), caption)

@@ -45,8 +45,8 @@ INCH = 72
 FONT_SIZE = 11.0
 
 #: Markers by number system, so that colour is not all that tells them apart.
-MARKERS = ("o", "D", "s", "^", "v", "P")
-SYMBOLS = "\u25cf\u25c6\u25a0\u25b2\u25bc\u271a"
+MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+SYMBOLS = "\u25cf\u25c6\u25a0\u25b2\u25bc\u271a\u2716"
 
 STYLE: dict[str, Any] = {
     "axes.edgecolor": MUTED,

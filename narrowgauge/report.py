@@ -24,7 +24,8 @@ from narrowgauge.pictures import (
     strip,
     strip_limits,
 )
-from narrowgauge.table import aligned, figure, finite, parts
+from narrowgauge.rows import rows_with_measured, share
+from narrowgauge.table import NONE, aligned, figure, finite, parts
 
 __all__ = ["csv_text", "html_text", "json_text", "write"]
 
@@ -82,13 +83,13 @@ def csv_text(result: Mapping[str, Any]) -> str:
     Each line says of what library, clock and versions it is, so that lines of several results can
     be put together.
     """
-    rows = result["rows"]
+    rows = rows_with_measured(result)
     plain = [key for key in rows[0] if key not in NESTED]
     columns = {key: [row.get(key) for row in rows] for key in plain}
     for key, unit in (("area_breakdown_um2", "um2"), ("energy_breakdown_pj", "pj")):
         kind = key.split("_")[0]
         for part in parts(rows, key):
-            columns[f"{kind}_{part}_{unit}"] = [row[key].get(part, 0.0) for row in rows]
+            columns[f"{kind}_{part}_{unit}"] = [share(row, key, part) for row in rows]
     common = {
         "library": result["library"]["name"],
         "library_version": result["library"]["version"],
@@ -115,22 +116,24 @@ def html_text(result: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     rows = result["rows"]
+    every = rows_with_measured(result)
     return environment.get_template("report.html").render(
         result=result,
         style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         base=rows[0],
         answers=_answers(result),
-        comparison=comparison_columns(rows),
-        hardware=_hardware(rows),
+        comparison=comparison_columns(every),
+        hardware=_hardware(every),
         memories=_memories(rows),
-        splits=_splits(rows),
-        systems=[_stem(row) for row in rows],
+        splits=_splits(every),
+        notes=[(row, _stem(row)) for row in every if row["note"]],
+        systems=[_stem(row) for row in every],
         memory_systems=[_stem(row) for row in rows for _ in row["memories"]],
         charts=_charts(result),
-        bars=_bars(rows),
+        bars=_bars(every),
         values=_values(result),
-        legend=_legend(rows),
-        groups=group_marks([_stem(row) for row in rows]),
+        legend=_legend(every),
+        groups=group_marks([_stem(row) for row in every]),
         layers=[(row["spec"], _layers(row["layers"])) for row in rows],
         builds=[
             {
@@ -152,15 +155,18 @@ def html_text(result: Mapping[str, Any]) -> str:
 def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
     """Tabulate what was built for each format."""
     widths = [
-        f"{row['weight_bits']} / {row['activation_bits']} / {row['accumulator_bits']}"
+        NONE
+        if row["weight_bits"] is None
+        else f"{row['weight_bits']} / {row['activation_bits']} / {row['accumulator_bits']}"
         for row in rows
     ]
+    shares = [row["utilisation"] for row in rows]
     return [
         texts("format", [row["spec"] for row in rows]),
         texts("design", [row["design"] for row in rows]),
         texts("bits", widths, "weight / activation / sum"),
         counts("MACs", [row["macs_per_cycle"] for row in rows], "per cycle"),
-        figures("utilisation", "%", [100 * row["utilisation"] for row in rows], 3),
+        figures("utilisation", "%", [_scale(share, 100) for share in shares], 3),
         counts("cells", [row["cells"] for row in rows]),
         figures("area", "1000 \u00b5m\u00b2", [row["area_um2"] / 1000 for row in rows], 4),
         figures("activity", "% of nets", [100 * row["nets_annotated"] for row in rows], 4),
@@ -191,7 +197,7 @@ def _splits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Column]]]
             [
                 texts("format", [row["spec"] for row in rows]),
                 *(
-                    figures(part, unit, [row[key].get(part, 0.0) * scale for row in rows], 4)
+                    figures(part, unit, [_scale(share(row, key, part), scale) for row in rows], 4)
                     for part in parts(rows, key)
                 ),
             ],
@@ -321,29 +327,32 @@ class Chart:
 
 def _charts(result: Mapping[str, Any]) -> list[Chart]:
     """Draw what formats give against what they cost, of what the result has figures for."""
-    rows = result["rows"]
+    rows = rows_with_measured(result)
     labels = _short_names([row["spec"] for row in rows])
     energies = [row["energy_per_mac_pj"] for row in rows]
     energy = "energy per multiply-accumulate, pJ"
     wanted = result["network"]["float_accuracy"]
     # Products of the network for which a cycle has room, at the shortest clock period.
     throughputs = [
-        row["macs_per_cycle"] * row["utilisation"] / row["critical_path_ns"] for row in rows
+        None
+        if row["utilisation"] is None
+        else row["macs_per_cycle"] * row["utilisation"] / row["critical_path_ns"]
+        for row in rows
     ]
 
     def draw(
         title: str,
         better: str,
-        costs: Sequence[float],
+        costs: Sequence[float | None],
         values: Sequence[float | None],
         x_label: str,
         y_label: str,
         **options: Any,
     ) -> list[Chart]:
         points: list[Point] = [
-            (label, _stem(row), cost, known)
+            (label, _stem(row), known_cost, known)
             for label, row, cost, value in zip(labels, rows, costs, values, strict=True)
-            if (known := finite(value)) is not None
+            if (known := finite(value)) is not None and (known_cost := finite(cost)) is not None
         ]
         if not points:
             return []
@@ -412,6 +421,7 @@ class Bar:
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Bar]]]:
     """Split energy and area of each format into parts."""
+    rows = [row for row in rows if row["macs_per_cycle"] is not None]
     energies = [row["energy_breakdown_pj"] for row in rows]
     areas = [_scaled(row["area_breakdown_um2"], 1 / row["macs_per_cycle"]) for row in rows]
     return [
@@ -473,6 +483,10 @@ def _values(result: Mapping[str, Any]) -> dict[str, Any]:
 def _stem(row: Mapping[str, Any]) -> str:
     """Get the number system of a row."""
     return str(row["design"]).partition("-")[0]
+
+
+def _scale(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
 
 
 def _scaled(breakdown: Mapping[str, float], factor: float) -> dict[str, float]:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.spec import Spec
+from narrowgauge.rows import factors, marks, rows_with_measured, share
 
 __all__ = [
     "NONE",
@@ -378,7 +379,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     result : dict
         In the form of ``compare.json``.
     """
-    rows = result["rows"]
+    rows = rows_with_measured(result)
     for line in comparison_heading(result):
         console.print(line)
     console.print()
@@ -386,14 +387,14 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     areas = [row["area_um2"] for row in rows]
     densities = [row["area_per_mac_um2"] for row in rows]
     energies = [row["energy_per_mac_pj"] for row in rows]
-    names = [_broken(row["spec"]) + ("\n retrained" if row["retrained"] else "") for row in rows]
+    names = [_broken(row["spec"]) + "".join(f"\n {mark}" for mark in marks(row)) for row in rows]
     key = Column(heading="\nformat", cells=names, is_text=True)
 
     def figures(heading: str, values: Iterable[float | None], digits: int) -> Column:
         return Column(heading=heading, cells=aligned(values, digits))
 
-    def ratios(values: Sequence[float], heading: str) -> Column:
-        return Column(heading=heading, cells=[_decimal(value / values[0], 2) for value in values])
+    def ratios(values: Sequence[float | None], heading: str) -> Column:
+        return Column(heading=heading, cells=[_decimal(ratio, 2) for ratio in factors(values)])
 
     print_table(
         console,
@@ -401,7 +402,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
             key,
             figures("accur.\n%", [row["accuracy"] for row in rows], 4),
             figures("SQNR\ndB", [row["sqnr_db"] for row in rows], 3),
-            Column(heading="MAC\n/clk", cells=[str(row["macs_per_cycle"]) for row in rows]),
+            Column(heading="MAC\n/clk", cells=[_count(row["macs_per_cycle"]) for row in rows]),
             figures("area\nk um2", [area / 1000 for area in areas], 4),
             ratios(densities, "x per\nMAC"),
             figures("energy\npJ/MAC", energies, 4),
@@ -417,8 +418,10 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         Column(
             heading=PART_HEADINGS.get(name, name),
             cells=[
-                _decimal(100 * row["energy_breakdown_pj"].get(name, 0.0) / energy, 1)
-                for row, energy in zip(rows, energies, strict=True)
+                NONE if energy is None or part is None else _decimal(100 * part / energy, 1)
+                for part, energy in zip(
+                    [share(row, "energy_breakdown_pj", name) for row in rows], energies, strict=True
+                )
             ],
         )
         for name in part_names
@@ -447,6 +450,11 @@ def _memory_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         Column(heading="bits\nof a row", cells=[str(one["row_bits"]) for _, one in memories]),
         Column(heading="rows touched\nper MAC", cells=aligned(accesses, 3)),
     ]
+
+
+def _count(value: float | None) -> str:
+    """Text of a number of things, which a design that does not belong to us may have a part of."""
+    return NONE if value is None else f"{value:g}"
 
 
 def _broken(name: str) -> str:
@@ -484,7 +492,8 @@ def comparison_heading(result: Mapping[str, Any]) -> list[str]:
 
 def comparison_notes(result: Mapping[str, Any]) -> list[str]:
     """Say what a reader of the rows must know of single ones."""
-    return [f"{row['spec']}: {row['note']}" for row in result["rows"] if row["note"]]
+    rows = rows_with_measured(result)
+    return [f"{row['spec']}: {row['note']}" for row in rows if row["note"]]
 
 
 def _tool(name: str, version: str) -> str:

@@ -6,7 +6,7 @@ what a report has to show.
 
 from typing import Any
 
-__all__ = ["comparison"]
+__all__ = ["comparison", "measured_design"]
 
 #: Name, bits, accuracy in percent, SQNR in dB, area in um2, energy in pJ: the baseline first.
 ROWS = (
@@ -73,9 +73,11 @@ def comparison() -> dict[str, Any]:
             "seed": 1,
             "decoders": "edge",
             "zero_gating": False,
+            "measured": [],
             "command": "narrowgauge compare -o build/compare",
         },
         "rows": [_row(*row) for row in ROWS],
+        "measured": [],
         "weights": {
             "layer": "conv2",
             "edges": [-0.5 + step / 32 for step in range(33)],
@@ -170,3 +172,29 @@ def _unit(module: str, role: str, count: int, area: float, cells: int) -> dict[s
         "cells": cells,
         "critical_path_ns": 1.5,
     }
+
+
+def measured_design(name: str = "dot", macs: float | None = 4) -> dict[str, Any]:
+    """A measured design of a comparison."""
+    return {
+        "name": name,
+        "top": "dot",
+        "operands": "random operands (normal:8), seed 1",
+        "macs_per_cycle": macs,
+        "area_um2": 2000.0,
+        "area_per_mac_um2": None if macs is None else 2000.0 / macs,
+        "cells": 900,
+        "critical_path_ns": 1.25,
+        "slack_ns": 0.75,
+        "energy_per_cycle_pj": 3.0,
+        "energy_per_mac_pj": None if macs is None else 3.0 / macs,
+        "leakage_uw": 40.0,
+        "area_breakdown_um2": {"logic": 1500.0, "registers": 500.0},
+        "energy_per_cycle_breakdown_pj": {
+            "logic": 2.0, "registers": 0.5, "clock": 0.25, "leakage": 0.25,
+        },
+        "nets_annotated": 1.0,
+        "command": "narrowgauge measure dot.sv --top dot --macs 4 -o dot",
+        "note": "a measured design, on random operands (normal:8), seed 1, not on the network's",
+        "digest": "4" * 64,
+    }  # fmt: skip

@@ -336,6 +336,7 @@ def test_clock_of_a_combinational_design(multiply):
     [
         ({"clock_ns": 0}, "clock_ns must be positive, not 0"),
         ({"operations": -1}, "operations must be positive, not -1"),
+        ({"macs": 0}, "macs must be positive, not 0"),
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"reset_cycles": 0}, "reset_cycles must be at least 1, not 0"),
         ({"delays": "some"}, "delays must be one of none, unit, library, not 'some'"),
@@ -596,7 +597,7 @@ def test_help(capsys):
 def test_table(capsys, folder):
     text = run(
         capsys, "pipe.v", "--top", "pipe", "--random", 50, "--streams", 3, "--set", "hold=0",
-        "--operations", 4, "--distribution", "normal", "--distribution", "b=sparse:2",
+        "--operations", 4, "--macs", 2, "--distribution", "normal", "--distribution", "b=sparse:2",
         "--delays", "library",
     )  # fmt: skip
     assert max(map(len, text.splitlines())) <= 80
@@ -611,6 +612,7 @@ def test_table(capsys, folder):
         r"^slack +1\.\d{3} ns at 2 ns: met; \d+ MHz at most$",
         r"^energy per cycle +0\.\d+ pJ: logic 0\.\d+, registers 0\.\d+, clock 0\.\d+, leakage 0\.0",
         r"^per operation +0\.\d+ pJ, 4 in a cycle$",
+        r"^per MAC +0\.\d+ pJ, 2 multiply-accumulates in a cycle$",
         r"^nets annotated +100 %$",
     ):
         # Long lines are wrapped.
@@ -638,14 +640,17 @@ def test_files(capsys, folder):
     assert result["cycles"] == 40
     assert result["design"]["inputs"] == {"clk": 1, "rst_n": 1, "hold": 1, "a": 4, "b": 4}
     assert result["design"]["files"] == ["pipe.v"]
-    assert result["settings"]["stimuli"] == {"file": "s.npz", "streams": 2}
+    assert result["settings"]["stimuli"] == {
+        "file": "s.npz", "distributions": {}, "streams": 2, "cycles": 20, "seed": None,
+    }  # fmt: skip
     assert sum(result["area_breakdown_um2"].values()) == pytest.approx(result["area_um2"])
     assert sum(result["energy_breakdown_pj"].values()) == pytest.approx(
         result["energy_per_cycle_pj"]
     )
-    assert result["critical_path"][-1]["setup_ns"] + result["critical_path"][-2][
-        "arrival_ns"
-    ] == pytest.approx(result["critical_path_ns"])
+    assert result["setup_ns"] + result["critical_path"][-1]["arrival_ns"] == pytest.approx(
+        result["critical_path_ns"]
+    )
+    assert result["critical_path_end"].endswith("/D")
     assert f"{len(result['library']['digest'])}" == "64"
 
 
@@ -672,6 +677,7 @@ def test_clock_that_cannot_be_met(capsys, folder):
         (["pipe.v", "--set", "a=1", "--set", "a=2"], "must be given once for 'a'"),
         (["pipe.v", "--set", "a=x"], "must be a number in range for 'a', not 'x'"),
         (["pipe.v", "--reset", "hold=2"], "must be a number in range for 'hold', not '2'"),
+        (["pipe.v", "--macs", "nan"], "must be a positive number, not nan"),
         (["pipe.v", "--time-limit", "0"], "must be a positive number, not 0"),
         (["pipe.v", "--time-limit", "0.01"], "Yosys took longer than 0.01 s to read pipe"),
         (["pipe.v", "--distribution", "q=normal"], "stimuli must be of an input of pipe"),
