@@ -322,6 +322,7 @@ class Simulator:
         """Toggles since the last `reset`."""
         self._flush()
         toggles = self._net_toggles()
+        toggles[:, list(self.netlist.enables)] *= 2
         lane_cycles = self._group_lanes * self._cycles
         if self.netlist.clock is not None:
             toggles[:, self.netlist.clock] = 2 * lane_cycles
@@ -443,15 +444,20 @@ class _Program:
                 nets |= {number: (expressions.source(), False) for number in port.nets}
                 self.input_rows[port.name] = slice(begin, len(nodes))
         begin = len(nodes)
-        states = {index: (expressions.source(), False) for index in netlist.registers}
+        # A gated clock is a state that changes with each pulse: it toggles once where the clock
+        # toggles twice.
+        clocked = (*netlist.registers, *netlist.clock_gates)
+        states = {index: (expressions.source(), False) for index in clocked}
         self.state_rows = slice(begin, len(nodes))
 
-        for index in states.keys() - set(netlist.order):
+        for index in netlist.clock_gates:
+            nets |= dict.fromkeys(netlist.instances[index].outputs.values(), states[index])
+        for index in set(netlist.registers) - set(netlist.order):
             self._add_outputs(netlist.instances[index], states[index], nets)
         for index in netlist.order:
             self._add_outputs(netlist.instances[index], states.get(index), nets)
         # Also behind an inverter, which is where a flip-flop with an inverted output alone has it.
-        held = {node for node, _ in states.values()}
+        held = {states[index][0] for index in netlist.registers}
         self.state_nets = {CONSTANT_0, CONSTANT_1}
         self.state_nets.update(number for number, (node, _) in nets.items() if node in held)
         kept = {node: None for node, _ in (ZERO, *states.values(), *nets.values())}
@@ -463,7 +469,7 @@ class _Program:
         # The temporaries of one function are gone when the other runs.
         expressions.forget()
         following = {
-            rows[state]: self._next_state(netlist.instances[index], (state, False), nets)
+            rows[state]: self._next_state(netlist, index, (state, False), nets)
             for index, (state, _) in states.items()
         }
         self.next_rows = np.array([rows.get(node, 0) for node, _ in following.values()], np.intp)
@@ -492,11 +498,17 @@ class _Program:
             for pin, number in instance.outputs.items():
                 nets[number] = self._expressions.output(instance.cell, pin, names, state)
 
-    def _next_state(self, instance: Instance, state: Value, nets: Mapping[int, Value]) -> Value:
+    def _next_state(
+        self, netlist: Netlist, index: int, state: Value, nets: Mapping[int, Value]
+    ) -> Value:
+        instance = netlist.instances[index]
         if instance.ff is None:
-            return state
+            enables = [nets[netlist.enables[number]] for number in instance.outputs.values()]
+            return self._expressions.flipped(state, *enables) if enables else state
         names = {pin: nets[number] for pin, number in instance.inputs.items()}
-        return self._expressions.next_state(instance.ff, state, names)
+        clock = instance.inputs[instance.ff.clock]
+        enable = nets[netlist.enables[clock]] if clock in netlist.enables else ONE
+        return self._expressions.next_state(instance.ff, state, names, enable)
 
     def _allocate(
         self, nodes: range, rows: Mapping[int, int], results: Iterable[int] = ()

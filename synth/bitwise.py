@@ -77,10 +77,19 @@ class Expressions:
             names = {**names, **both(cell.ff, self.forced(cell.ff, state, names))}
         return self._evaluate(_tree(cell, pin), names)
 
-    def next_state(self, ff: FlipFlop, state: Value, names: Mapping[str, Value]) -> Value:
-        """Compute the state of a flip-flop after the next clock edge."""
+    def next_state(
+        self, ff: FlipFlop, state: Value, names: Mapping[str, Value], enable: Value = ONE
+    ) -> Value:
+        """Compute the state of a flip-flop after the next clock edge, if ``enable`` lets it pass."""
         following = self._evaluate(ff.next_state.tree, {**names, **both(ff, state)})
+        if enable != ONE:
+            kept = self._all([state, inverse(enable)])
+            following = self._any([kept, self._all([following, enable])])
         return self.forced(ff, following, names)
+
+    def flipped(self, state: Value, enable: Value) -> Value:
+        """Compute a state that changes whenever ``enable`` holds."""
+        return self._parity([state, enable])
 
     def forced(self, ff: FlipFlop, state: Value, names: Mapping[str, Value]) -> Value:
         """State under an asynchronous clear and preset; both at once preset (chosen)."""

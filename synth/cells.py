@@ -19,6 +19,7 @@ __all__ = [
     "IDENTIFIER",
     "Cell",
     "CellLibrary",
+    "ClockGate",
     "EnergyArc",
     "FlipFlop",
     "Pin",
@@ -136,6 +137,27 @@ class FlipFlop:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClockGate:
+    """What makes a cell an integrated clock gate for flip-flops of the rising edge.
+
+    The clock passes if the enable was high when it rose: a latch that is open while the clock is
+    low holds the enable for the rest of the period.
+
+    Parameters
+    ----------
+    clock, enable, output : str
+        Pins: the clock, the enable, active high, and the gated clock.
+    tests : tuple of str
+        Inputs that open the gate for tests; they are held at 0.
+    """
+
+    clock: str
+    enable: str
+    output: str
+    tests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TimingArc:
     """Delay from an input, or the clock, to an output.
 
@@ -224,10 +246,12 @@ class Cell:
         Signal pins by name.
     ff : FlipFlop or None
         Present if the cell is a flip-flop.
+    clock_gate : ClockGate or None
+        Present if the cell is a clock gate; its output has no function then.
     arcs : tuple of TimingArc
         Delays from inputs, or the clock, to outputs.
     setups : tuple of SetupArc
-        Setup times of a flip-flop.
+        Setup times of a flip-flop, or of the enable of a clock gate.
     energies : tuple of EnergyArc
         Internal energy per transition of an output.
     passive : dict of str to Table
@@ -237,7 +261,8 @@ class Cell:
     clock_idle, clock_active : Table or None
         Energy in pJ at the clock pin of a flip-flop per clock period over the slew of the clock,
         in periods in which the state stays and in which it changes.  The change itself is in
-        ``energies``.
+        ``energies``.  Of a clock gate, in periods in which it is closed and in which it is open;
+        the gated clock itself is in ``energies``.
     leakage_states : tuple of (Function, float)
         Leakage power in nW in the states of the pins for which the library tells it.
     """
@@ -247,6 +272,7 @@ class Cell:
     leakage_nw: float
     pins: dict[str, Pin]
     ff: FlipFlop | None = None
+    clock_gate: ClockGate | None = None
     arcs: tuple[TimingArc, ...] = ()
     setups: tuple[SetupArc, ...] = ()
     energies: tuple[EnergyArc, ...] = ()
@@ -311,19 +337,20 @@ class Cell:
         return 0.0 if table is None else table.value(slew_ns)
 
     def clock_energy(self, slew_ns: float, toggling: float = 0.0) -> float:
-        """Energy at the clock pin of a flip-flop per clock period, without that of its wire.
+        """Energy at the clock pin of a cell per clock period, without that of its wire.
 
         Parameters
         ----------
         slew_ns : float
             Slew of the clock in ns.
         toggling : float
-            Share of the periods in which the state changes, 0 to 1.
+            Share of the periods in which the state of a flip-flop changes, or in which a clock
+            gate is open, 0 to 1.
 
         Returns
         -------
         float
-            Energy in pJ; 0 for a cell that is not a flip-flop.
+            Energy in pJ; 0 for a cell without clock.
         """
         if self.clock_idle is None or self.clock_active is None:
             return 0.0
@@ -346,12 +373,14 @@ class Cell:
     def kind(self) -> str:
         """What the cell is, from its function alone.
 
-        One of ``"flip-flop"``, ``"tie0"``, ``"tie1"``, ``"buffer"``, ``"inverter"``, ``"nand"``,
-        ``"nor"``, ``"and"``, ``"or"``, ``"xor"``, ``"xnor"``, ``"mux"``, ``"logic"`` and
-        ``"multi-output"``.
+        One of ``"flip-flop"``, ``"clock gate"``, ``"tie0"``, ``"tie1"``, ``"buffer"``,
+        ``"inverter"``, ``"nand"``, ``"nor"``, ``"and"``, ``"or"``, ``"xor"``, ``"xnor"``,
+        ``"mux"``, ``"logic"`` and ``"multi-output"``.
         """
         if self.ff is not None:
             return "flip-flop"
+        if self.clock_gate is not None:
+            return "clock gate"
         if len(self.outputs) != 1:
             return "multi-output"
         function = self.functions[self.outputs[0]]
@@ -512,6 +541,15 @@ class CellLibrary:
     def plain_flip_flops(self) -> list[Cell]:
         """Flip-flops of a rising edge without set or reset, smallest area first, then by name."""
         return [cell for cell in self.of_kind("flip-flop") if cell.is_flip_flop(False, False)]
+
+    @property
+    def clock_gates(self) -> list[Cell]:
+        """Clock gates, those without test inputs first, then by area and name."""
+
+        def tests(cell: Cell) -> int:
+            return 0 if cell.clock_gate is None else len(cell.clock_gate.tests)
+
+        return sorted(self.of_kind("clock gate"), key=tests)
 
 
 def _fan_out_of_4(inverter: Cell) -> tuple[float, float, float]:

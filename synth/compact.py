@@ -20,6 +20,7 @@ from synth.cells import (
     IDENTIFIER,
     Cell,
     CellLibrary,
+    ClockGate,
     EnergyArc,
     FlipFlop,
     Pin,
@@ -49,10 +50,12 @@ LEGEND = """\
 #   outputs   function, largest load
 #   arcs      input, output, sense, delay and then slew of a rising and of a falling output
 #   energies  input, output, internal energy per transition of the output
+#   clock_gate  pins of a clock gate: clock, enable, gated clock, test inputs to hold at 0
 #   setups    input, setup time of a rising and of a falling input; b belongs to the slew of the
 #             clock in ps and c to that of the input
 #   passive   energy per transition of an input beyond that of the outputs
-#   clock     energy at the clock pin per period in which the state stays, and in which it changes
+#   clock     energy at the clock pin per period in which the state stays, and in which it changes;
+#             of a clock gate, in which it is closed and in which it is open
 """
 
 #: Axes of the tables into which the linear functions are put; any two points would do.
@@ -109,11 +112,15 @@ def _cell_lines(cell: Cell, slews: Sequence[float]) -> Iterator[str]:
     for name in cell.inputs:
         edges = [pins[name].rise_cap_ff, pins[name].fall_cap_ff]
         inputs[name] = edges if pins[name].cap_ff == max(edges) else [*edges, pins[name].cap_ff]
-    outputs = {name: [str(cell.functions[name]), _max_load(cell, name)] for name in cell.outputs}
+    outputs = {
+        name: [str(cell.functions.get(name, "")), _max_load(cell, name)] for name in cell.outputs
+    }
     yield f"inputs = {_inline(inputs)}"
     yield f"outputs = {_inline(outputs)}"
     if cell.ff is not None:
         yield f"ff = {_inline(_flip_flop_record(cell.ff))}"
+    if (gate := cell.clock_gate) is not None:
+        yield f"clock_gate = {_inline([gate.clock, gate.enable, gate.output, *gate.tests])}"
     yield from _rows("arcs", _arc_rows(cell, slews))
     yield from _rows("energies", _energy_rows(cell, slews))
     yield from _rows("setups", _setup_rows(cell, slews))
@@ -338,6 +345,12 @@ def _cell(name: str, record: Mapping[str, Any]) -> Cell:
         if not IDENTIFIER.fullmatch(word):
             raise ValueError(f"names of cells and pins must be plain identifiers, not {word!r}")
     ff = _flip_flop(record["ff"]) if "ff" in record else None
+    clock_gate = _clock_gate(*record["clock_gate"]) if "clock_gate" in record else None
+    if clock_gate is not None:
+        named = {clock_gate.clock, clock_gate.enable, *clock_gate.tests}
+        if named != record["inputs"].keys() or [clock_gate.output] != list(record["outputs"]):
+            raise ValueError(f"clock_gate of {name} must name each of its pins, not {named}")
+    clock_pin = next((item.clock for item in (ff, clock_gate) if item is not None), "")
     pins = {}
     for pin, (rise, fall, *nominal) in record["inputs"].items():
         pins[pin] = Pin(
@@ -346,13 +359,13 @@ def _cell(name: str, record: Mapping[str, Any]) -> Cell:
             cap_ff=float(nominal[0] if nominal else max(rise, fall)),
             rise_cap_ff=float(rise),
             fall_cap_ff=float(fall),
-            is_clock=ff is not None and ff.clock == pin,
+            is_clock=pin == clock_pin,
         )
     for pin, (function, max_cap) in record["outputs"].items():
         pins[pin] = Pin(
             name=pin,
             direction="output",
-            function=Function(function),
+            function=None if clock_gate is not None else Function(function),
             max_cap_ff=float(max_cap) or None,
         )
     clock = [_energy_line(line) for line in record.get("clock", [])]
@@ -362,17 +375,21 @@ def _cell(name: str, record: Mapping[str, Any]) -> Cell:
         leakage_nw=float(record["leakage"]),
         pins=pins,
         ff=ff,
+        clock_gate=clock_gate,
         arcs=tuple(_timing_arc(*row) for row in record.get("arcs", [])),
         setups=tuple(
-            SetupArc(pin=pin, related=ff.clock, rise=_setup(rise), fall=_setup(fall))
+            SetupArc(pin=pin, related=clock_pin, rise=_setup(rise), fall=_setup(fall))
             for pin, rise, fall in record.get("setups", [])
-            if ff is not None
         ),
         energies=tuple(_energy_arc(*row) for row in record.get("energies", [])),
         passive={pin: _energy_line(line) for pin, line in record.get("passive", {}).items()},
         clock_idle=clock[0] if clock else None,
         clock_active=clock[1] if clock else None,
     )
+
+
+def _clock_gate(clock: str, enable: str, output: str, *tests: str) -> ClockGate:
+    return ClockGate(clock=clock, enable=enable, output=output, tests=tests)
 
 
 def _flip_flop(record: Mapping[str, str]) -> FlipFlop:

@@ -141,8 +141,8 @@ def library_delays(
         raise ValueError(f"step_ns must be positive, not {step_ns}")
     loads = netlist.loads_ff(wire_cap_ff=wire_cap_ff, output_load_ff=output_load_ff).tolist()
     slews = net_slews_ns(netlist, timing)
-    if netlist.clock is not None:
-        slews[netlist.clock] = library.fo4_slew_ns
+    for number in netlist.clocks:
+        slews[number] = library.fo4_slew_ns
     outputs = {}
     for index, instance in enumerate(netlist.instances):
         if instance.cell is not None:

@@ -7,7 +7,8 @@ Energy is counted where it is spent:
 * each toggle of an output costs energy inside its cell, by the input that caused it; counts of
   toggles do not tell which, so inputs share it in proportion to their own toggles;
 * each toggle of an input costs what the library calls its passive energy;
-* each cycle costs the energy inside every flip-flop at its clock pin, and the load of the clock;
+* each pulse of a clock costs the energy inside every flip-flop and clock gate at its clock pin,
+  and the load of the clock;
 * leakage is power times time.
 
 Toggles may be those of settled values (`synth.activity`) or include glitches (`synth.glitches`),
@@ -133,6 +134,8 @@ class EnergyModel:
                 raise ValueError(f"{field} must not be negative, not {value}")
         self.netlist = netlist
         self.classes = [str(kind) for kind in classes]
+        for index in netlist.clock_gates:
+            self.classes[index] = CLOCK
         # Python numbers, because tables are looked up one value at a time.
         self._loads = netlist.loads_ff(
             wire_cap_ff=wire_cap_ff, output_load_ff=output_load_ff
@@ -140,8 +143,8 @@ class EnergyModel:
         self._slews = net_slews_ns(netlist, timing)
         if clock_slew_ns is None:
             clock_slew_ns = netlist.library.fo4_slew_ns
-        if netlist.clock is not None:
-            self._slews[netlist.clock] = clock_slew_ns
+        for number in netlist.clocks:
+            self._slews[number] = clock_slew_ns
 
         self._kinds = [*dict.fromkeys((*sorted(set(self.classes)), CLOCK, LEAKAGE))]
         self._toggle_pj = np.zeros((len(self._kinds), netlist.net_count))
@@ -218,18 +221,24 @@ class EnergyModel:
                     self._toggle_pj[self._row(index), number] += energy
 
     def _add_clock_pins(self, clock_slew_ns: float) -> None:
-        """Energy at the clock pin of every flip-flop; it depends on whether the state changes."""
+        """Energy at clock pins; it depends on whether a state changes or a clock gate is open."""
         row = self._kinds.index(CLOCK)
-        for index in self.netlist.registers:
+        for index in (*self.netlist.registers, *self.netlist.clock_gates):
             instance = self.netlist.instances[index]
             if instance.cell is None:
                 continue
             idle = instance.cell.clock_energy(clock_slew_ns, 0.0)
-            self._cycle_pj[row] += idle
+            pulses = 1.0
+            if instance.ff is None:
+                self._cycle_pj[row] += idle
+                pulses = 0.5  # a gated clock toggles twice in a period in which it is open
+            else:
+                # Each pulse is two toggles.
+                self._toggle_pj[row, instance.inputs[instance.ff.clock]] += idle / 2
             # Both outputs toggle with the state, so one of them tells.
             for number in list(instance.outputs.values())[:1]:
                 active = instance.cell.clock_energy(clock_slew_ns, 1.0)
-                self._toggle_pj[row, number] += active - idle
+                self._toggle_pj[row, number] += pulses * (active - idle)
 
     def _collect_arcs(self) -> "_Arcs":
         """Energy inside cells of each transition of an output, by the input that causes it."""
@@ -243,6 +252,8 @@ class EnergyModel:
             causes = instance.inputs
             if instance.ff is not None:
                 causes = {instance.ff.clock: instance.inputs[instance.ff.clock]}
+            if cell.clock_gate is not None:
+                causes = {cell.clock_gate.clock: instance.inputs[cell.clock_gate.clock]}
             for pin, number in instance.outputs.items():
                 for related, cause in causes.items():
                     energy = cell.transition_energy(

@@ -185,7 +185,8 @@ class _Schedule:
         Rows that it takes.
     inputs : list of int
         Nets of the input ports.  The value in the cycle before, and that in this one, are to be
-        written to rows 0 and 1, and so on, and behind them those of the states of all registers.
+        written to rows 0 and 1, and so on, and behind them those of the states of all registers
+        and of all gated clocks.
     operations : list of (str, _Rows, _Rows, _Rows)
         In their order.
     counted : list of int
@@ -209,11 +210,16 @@ class _Schedule:
         # Nets whose course is not known yet are in neither.
         self._courses = {number: _Course(self._take(2), delays.inputs) for number in self.inputs}
         self._constants = {CONSTANT_0: ZERO, CONSTANT_1: ONE}
-        states = {index: _Course(self._take(2), 0) for index in netlist.registers}
+        states = {
+            index: _Course(self._take(2), 0) for index in (*netlist.registers, *netlist.clock_gates)
+        }
+        for index in netlist.clock_gates:
+            for number in netlist.instances[index].outputs.values():
+                self._courses[number] = states[index]
         for number, course in self._courses.items():
             self._count(number, course)
 
-        kept = set(self.inputs)
+        kept = set(self._courses)
         uses = [len(sinks) for sinks in netlist.sinks]
         ordered = set(netlist.order)
         for index in (*(i for i in netlist.registers if i not in ordered), *netlist.order):

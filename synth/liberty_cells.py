@@ -1,12 +1,13 @@
 """The meaning of a parsed Liberty file: its groups become the cells of a library.
 
-Only what a synchronous design of plain gates and flip-flops needs is read; a cell that is
-something else (latch, scan cell, tri-state driver, clock gate) is left out with a note.
+Only what a synchronous design of plain gates, flip-flops and clock gates needs is read; a cell that
+is something else (latch, scan cell, tri-state driver) is left out with a note.
 """
 
+import copy
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from synth.cells import (
     IDENTIFIER,
     Cell,
     CellLibrary,
+    ClockGate,
     EnergyArc,
     FlipFlop,
     Pin,
@@ -233,7 +235,6 @@ _UNHANDLED = {
 
 #: The same for attributes of the cell.
 _SPECIAL = {
-    "clock_gating_integrated_cell": "clock gate",
     "is_macro_cell": "macro",
     "is_level_shifter": "level shifter",
     "is_isolation_cell": "isolation cell",
@@ -249,12 +250,20 @@ def _cell(group: Group, units: _Units) -> Cell:
     for key, what in _SPECIAL.items():
         if group.simple.get(key, "false") != "false":
             raise _UnusableError(what)
+    pin_groups = {name: pin for pin in group.all("pin") for name in pin.arguments}
+    clock_gate = _clock_gate(group, pin_groups)
+    if clock_gate is not None:
+        # Where its latch is kept.
+        pin_groups = {
+            name: pin
+            for name, pin in pin_groups.items()
+            if pin.simple.get("direction") != "internal"
+        }
     for inner in group.groups:
-        if inner.kind in _UNHANDLED:
+        if inner.kind in _UNHANDLED and clock_gate is None:
             raise _UnusableError(_UNHANDLED[inner.kind])
 
     ff = _flip_flop(group)
-    pin_groups = {name: pin for pin in group.all("pin") for name in pin.arguments}
     for name, pin in pin_groups.items():
         if not IDENTIFIER.fullmatch(name):
             raise _UnusableError(f"pin name {name!r} is no plain identifier")
@@ -262,7 +271,9 @@ def _cell(group: Group, units: _Units) -> Cell:
             raise _UnusableError("scan cell")
     if ff is not None and any(pins <= pin_groups.keys() for pins in SCAN_PINS):
         raise _UnusableError("scan cell")
-    pins = {name: _pin(name, pin, ff, units) for name, pin in pin_groups.items()}
+    clocks = {cell.clock for cell in (ff, clock_gate) if cell is not None}
+    gated = set() if clock_gate is None else {clock_gate.output}
+    pins = {name: _pin(name, pin, clocks, gated, units) for name, pin in pin_groups.items()}
     outputs = [pin for pin in pins.values() if pin.direction == "output"]
     if not outputs:
         raise _UnusableError("no output")
@@ -281,7 +292,7 @@ def _cell(group: Group, units: _Units) -> Cell:
     if group.simple.get("dont_use", "false") == "true" and known:
         raise _UnusableError("dont_use")
 
-    states = _States(pins, ff)
+    states = _States(pins, ff, clock_gate)
     arcs: list[TimingArc] = []
     setups: list[SetupArc] = []
     energies: list[EnergyArc] = []
@@ -289,14 +300,20 @@ def _cell(group: Group, units: _Units) -> Cell:
     for name, pin in pin_groups.items():
         if pins[name].direction == "output":
             arcs += _timing_arcs(name, pin, units)
-            energies += _energy_arcs(name, pin, states, units)
+            # A gated clock only changes while its gate is open.
+            held = states if clock_gate is None else states.among(states.open)
+            energies += _energy_arcs(name, pin, held, units)
         else:
             setups += _setup_arcs(name, pin, units)
             if not pins[name].is_clock:
                 table = _passive(pin, states, units)
                 if table is not None:
                     passive[name] = table
-    clock = (None, None) if ff is None else _clock_tables(pin_groups[ff.clock], ff, states, units)
+    clock: tuple[Table | None, Table | None] = None, None
+    if ff is not None:
+        clock = _clock_tables(pin_groups[ff.clock], ff, states, units)
+    if clock_gate is not None:
+        clock = _clock_gate_tables(pin_groups[clock_gate.clock], clock_gate, states, units)
     leakage, leakage_states = _leakage(group, units)
     return Cell(
         name=group.name,
@@ -304,6 +321,7 @@ def _cell(group: Group, units: _Units) -> Cell:
         leakage_nw=leakage,
         pins=pins,
         ff=ff,
+        clock_gate=clock_gate,
         arcs=tuple(arcs),
         setups=tuple(setups),
         energies=tuple(energies),
@@ -311,6 +329,30 @@ def _cell(group: Group, units: _Units) -> Cell:
         clock_idle=clock[0],
         clock_active=clock[1],
         leakage_states=leakage_states,
+    )
+
+
+#: Clock gates with a latch that is open while the clock is low, with or without a test input.
+_CLOCK_GATES = {"latch_posedge", "latch_posedge_precontrol"}
+
+
+def _clock_gate(group: Group, pins: Mapping[str, Group]) -> ClockGate | None:
+    kind = group.simple.get("clock_gating_integrated_cell", "")
+    if not kind:
+        return None
+    if kind not in _CLOCK_GATES:
+        raise _UnusableError(f"clock gate of kind {kind}")
+    roles: dict[str, list[str]] = {}
+    for role in ("clock", "enable", "out", "test"):
+        key = f"clock_gate_{role}_pin"
+        roles[role] = [name for name, pin in pins.items() if pin.simple.get(key) == "true"]
+    if any(len(roles[role]) != 1 for role in ("clock", "enable", "out")):
+        raise _UnusableError("clock gate without a clock, an enable and an output")
+    return ClockGate(
+        clock=roles["clock"][0],
+        enable=roles["enable"][0],
+        output=roles["out"][0],
+        tests=tuple(roles["test"]),
     )
 
 
@@ -341,7 +383,10 @@ def _flip_flop(group: Group) -> FlipFlop | None:
     )
 
 
-def _pin(name: str, group: Group, ff: FlipFlop | None, units: _Units) -> Pin:
+def _pin(
+    name: str, group: Group, clocks: Container[str], gated: Container[str], units: _Units
+) -> Pin:
+    """Make a pin; ``clocks`` clock a flip-flop or a clock gate, ``gated`` leave one."""
     direction = group.simple.get("direction", "")
     if direction == "input":
         default = _number(units.root, "default_input_pin_cap", 0.0)
@@ -352,18 +397,18 @@ def _pin(name: str, group: Group, ff: FlipFlop | None, units: _Units) -> Pin:
             cap_ff=cap * units.cap_ff,
             rise_cap_ff=_number(group, "rise_capacitance", cap) * units.cap_ff,
             fall_cap_ff=_number(group, "fall_capacitance", cap) * units.cap_ff,
-            is_clock=ff is not None and ff.clock == name,
+            is_clock=name in clocks,
         )
     if direction != "output":
         raise _UnusableError(f"pin {name} is {direction or 'without direction'}")
     if "three_state" in group.simple:
         raise _UnusableError("tri-state output")
-    if "function" not in group.simple:
+    if "function" not in group.simple and name not in gated:
         raise _UnusableError(f"output {name} without function")
     return Pin(
         name=name,
         direction=direction,
-        function=_function(group.simple["function"]),
+        function=None if name in gated else _function(group.simple["function"]),
         max_cap_ff=(
             _number(group, "max_capacitance") * units.cap_ff
             if "max_capacitance" in group.simple
@@ -373,12 +418,22 @@ def _pin(name: str, group: Group, ff: FlipFlop | None, units: _Units) -> Pin:
 
 
 class _States:
-    """All states of a cell's pins, to weigh conditions: each state is taken as equally likely."""
+    """All states of a cell's pins, to weigh conditions: each state is taken as equally likely.
 
-    def __init__(self, pins: Mapping[str, Pin], ff: FlipFlop | None) -> None:
+    Attributes
+    ----------
+    open, closed : ndarray of bool
+        States in which a clock gate lets the clock pass, and in which it does not.
+    """
+
+    def __init__(
+        self, pins: Mapping[str, Pin], ff: FlipFlop | None, gate: ClockGate | None
+    ) -> None:
         free = [pin.name for pin in pins.values() if pin.direction == "input"]
         if ff is not None:
             free.append(ff.state)
+        if gate is not None:
+            free.append(_LATCH)
         if len(free) > MAX_INPUTS:
             raise _UnusableError(f"more than {MAX_INPUTS} inputs")
         rows = np.arange(1 << len(free))
@@ -388,7 +443,17 @@ class _States:
         for pin in pins.values():
             if pin.function is not None:
                 self.bits[pin.name] = self.where(pin.function).astype(np.uint64)
-        self.count = len(rows)
+        if gate is not None:
+            self.bits[gate.output] = self.bits[gate.clock] & self.bits[_LATCH]
+            tested = np.any([self.bits[name] for name in gate.tests], axis=0)
+            enable, latch = self.bits[gate.enable] == 1, self.bits[_LATCH] == 1
+            self.open, self.closed = enable & latch & ~tested, ~enable & ~latch & ~tested
+
+    def among(self, selected: npt.NDArray[np.bool_]) -> "_States":
+        """Keep some of the states."""
+        kept = copy.copy(self)
+        kept.bits = {name: bits[selected] for name, bits in self.bits.items()}
+        return kept
 
     def where(self, function: Function) -> npt.NDArray[np.bool_]:
         """In which states a function of pins and state is true."""
@@ -409,6 +474,9 @@ class _States:
         when = group.simple.get("when")
         return 1.0 if when is None else float(self.where(_function(when)).mean())
 
+
+#: What the latch of a clock gate holds, in the states of its pins.
+_LATCH = " latch"
 
 #: Roles of table variables; a table has one of each kind at most.
 _ROW = {"input_net_transition", "input_transition_time", "related_pin_transition"}
@@ -616,6 +684,23 @@ def _clock_tables(
             rise, fall = _power_tables(group, units)
             terms += [(weight, rise), (weight, fall)]
         tables.append(_combine(terms))
+    return tables[0], tables[1]
+
+
+def _clock_gate_tables(
+    pin: Group, gate: ClockGate, states: _States, units: _Units
+) -> tuple[Table, Table]:
+    """Energy of a rising and a falling clock, where a clock gate is closed and where it is open."""
+    tables = []
+    for selected, moves in ((states.closed, False), (states.open, True)):
+        terms: list[tuple[float, Table]] = []
+        for share, group in _shares(pin, states.among(selected)):
+            when = group.simple.get("when")
+            # A condition on the output is one of edges at which that stays.
+            if not (moves and when is not None and gate.output in _function(when).inputs):
+                rise, fall = _power_tables(group, units)
+                terms += [(share, rise), (share, fall)]
+        tables.append(_combine(terms) if terms else _ZERO)
     return tables[0], tables[1]
 
 

@@ -4,12 +4,13 @@ The units are those of :mod:`synth.cells`, except that Liberty has no unit of en
 load times voltage squared, here fJ.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the cells offer this writer as a method
-    from synth.cells import Cell, CellLibrary, Pin, Table
+    from synth.cells import Cell, CellLibrary, ClockGate, Pin, Table
 
 __all__ = ["write_liberty"]
 
@@ -21,6 +22,9 @@ VARIABLES = {
     "setup": ("lu_table_template", "related_pin_transition", "constrained_pin_transition"),
     "power": ("power_lut_template", "input_transition_time", "total_output_net_capacitance"),
 }
+
+#: Name of the latch in a clock gate.
+LATCH = "IQ"
 
 SENSES = {"positive": "positive_unate", "negative": "negative_unate", "either": "non_unate"}
 
@@ -95,6 +99,8 @@ class _Writer:
         yield f"    cell_leakage_power : {cell.leakage_nw:.6g};"
         for condition, power in cell.leakage_states:
             yield f'    leakage_power () {{ when : "{condition}"; value : {power:.6g}; }}'
+        if cell.clock_gate is not None:
+            yield from _latch(cell.clock_gate)
         if cell.ff is not None:
             yield f'    ff ("{cell.ff.state}", "{cell.ff.inverted_state}") {{'
             inversion = "" if cell.ff.clock_edge == "rising" else "!"
@@ -120,12 +126,16 @@ class _Writer:
         yield f"      fall_capacitance : {pin.fall_cap_ff:.6g};"
         if pin.is_clock:
             yield "      clock : true;"
+        gate = cell.clock_gate
+        if gate is not None:
+            roles = {gate.clock: "clock", gate.enable: "enable"}
+            yield f"      clock_gate_{roles.get(pin.name, 'test')}_pin : true;"
         for arc in cell.setups:
-            if arc.pin != pin.name or cell.ff is None:
+            if arc.pin != pin.name:
                 continue
             yield "      timing () {"
             yield f'        related_pin : "{arc.related}";'
-            yield f"        timing_type : setup_{cell.ff.clock_edge};"
+            yield f"        timing_type : setup_{cell.ff.clock_edge if cell.ff else 'rising'};"
             yield from self._tables(
                 "setup", {"rise_constraint": arc.rise, "fall_constraint": arc.fall}
             )
@@ -137,14 +147,21 @@ class _Writer:
             changes = _change_condition(cell)
             # The energy of a period is that of two edges.
             idle, active = cell.clock_idle.scaled(0.5), cell.clock_active.scaled(0.5)
-            if changes is None:
+            if gate is not None:
+                yield from self._power({"when": f"!{gate.enable}"}, idle, idle)
+                yield from self._power({"when": gate.enable}, active, active)
+            elif changes is None:
                 yield from self._power({}, idle, idle)
             else:
                 yield from self._power({"when": f"!({changes})"}, idle, idle)
                 yield from self._power({"when": changes}, active, active)
 
     def _output(self, cell: "Cell", pin: "Pin") -> Iterator[str]:
-        yield f'      function : "{pin.function}";'
+        if cell.clock_gate is None:
+            yield f'      function : "{pin.function}";'
+        else:
+            yield f'      state_function : "({cell.clock_gate.clock} & {LATCH})";'
+            yield "      clock_gate_out_pin : true;"
         if pin.max_cap_ff is not None:
             yield f"      max_capacitance : {pin.max_cap_ff:.6g};"
         for arc in cell.arcs:
@@ -192,6 +209,22 @@ class _Writer:
                 rows = (tuple(row[0] for row in rows),)
             values = ", ".join(_quoted(row) for row in rows)
             yield f"        {kind} ({template}) {{ values ({values}); }}"
+
+
+def _latch(gate: "ClockGate") -> Iterator[str]:
+    """Lines of what holds the enable of a clock gate; a test input is as good as the enable."""
+    kind = "latch_posedge_precontrol" if gate.tests else "latch_posedge"
+    enables = (gate.enable, *gate.tests)
+    rows = [
+        " ".join(["L", *states, ":", "-", ":", "H" if "H" in states else "L"])
+        for states in itertools.product("LH", repeat=len(enables))
+    ]
+    rows.append(" ".join(["H", *("-" for _ in enables), ": - : N"]))
+    yield f"    clock_gating_integrated_cell : {kind};"
+    yield f'    statetable ("{" ".join((gate.clock, *enables))}", "{LATCH}") {{'
+    yield f'      table : "{", ".join(rows)}";'
+    yield "    }"
+    yield f"    pin ({LATCH}) {{ direction : internal; internal_node : {LATCH}; }}"
 
 
 def _quoted(numbers: Iterable[float]) -> str:

@@ -329,7 +329,7 @@ def choose_cells(library: CellLibrary) -> list[str]:
     Of every class of :data:`CLASSES` and :data:`FLIP_FLOPS` and every strength that is asked for,
     the cell is taken whose strength is nearest, in steps of a quarter octave, of equally near
     ones the smallest, and of equally small ones that of the least input capacitance; none if all
-    are further away than a factor of the square root of 2.
+    are further away than a factor of the square root of 2.  The smallest clock gate is chosen, too.
 
     Parameters
     ----------
@@ -370,7 +370,8 @@ def choose_cells(library: CellLibrary) -> list[str]:
             best = min(ranked, default=(0, 0.0, 0.0, ""))[-1]
             if best and best not in chosen:
                 chosen.append(best)
-    return chosen
+    # What a gate drives is up to the clock tree, so the smallest one will do.
+    return chosen + [cell.name for cell in library.clock_gates[:1]]
 
 
 def smallest_cell(library: CellLibrary, *functions: str) -> Cell | None:
@@ -408,7 +409,7 @@ def _resistance(cell: Cell, slew_ns: float) -> float:
 
 def _computes(cell: Cell, texts: tuple[str, ...]) -> bool:
     """Whether a gate computes these functions, whatever its pins are called and ordered."""
-    if cell.ff is not None or len(cell.outputs) != len(texts):
+    if len(cell.functions) != len(texts) or cell.ff is not None:
         return False
     count, wanted = _truth_tables(texts)
     if len(cell.inputs) != count:

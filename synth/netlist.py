@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synth.cells import Cell, CellLibrary, FlipFlop
+from synth.cells import Cell, CellLibrary, ClockGate, FlipFlop
 from synth.yosys import MappedNetlist
 
 __all__ = [
@@ -114,15 +114,15 @@ class Netlist:
         Instance and pin that drive each net; None for constants and input ports.
     sinks : list of list of (int, str)
         Instances and pins that each net drives.
-    registers, blackboxes : list of int
-        Instances that are flip-flops, and that are not cells of the library.
+    registers, clock_gates, blackboxes : list of int
+        Instances that are flip-flops, that are clock gates, and that are not cells of the library.
     levels : ndarray of int, shape (instances,)
         Longest path in cells from a register, port, constant or black box to the instance;
-        registers and black boxes have 0.
+        registers, clock gates and black boxes have 0.
     order : list of int
         Instances in an order in which each comes after those that drive it.  Flip-flops with an
         asynchronous set or reset are in it, because their outputs follow that pin at once; other
-        flip-flops and black boxes are not.
+        flip-flops, clock gates and black boxes are not.
 
     Raises
     ------
@@ -161,6 +161,11 @@ class Netlist:
 
         numbered = list(enumerate(self.instances))
         self.registers = [index for index, instance in numbered if instance.ff is not None]
+        self.clock_gates = [
+            index
+            for index, instance in numbered
+            if instance.cell is not None and instance.cell.clock_gate is not None
+        ]
         self.blackboxes = [index for index, instance in numbered if instance.cell is None]
         self._connect()
         self._levelise()
@@ -265,7 +270,7 @@ class Netlist:
 
     @cached_property
     def clock(self) -> int | None:
-        """Net of the one clock; None if there is no flip-flop.
+        """Net of the one clock before all clock gates; None if there is no flip-flop.
 
         Raises
         ------
@@ -274,9 +279,14 @@ class Netlist:
         """
         found: dict[tuple[int, str], str] = {}
         for instance in self.instances:
+            gate = None if instance.cell is None else instance.cell.clock_gate
             if instance.ff is not None:
                 clock = instance.inputs[instance.ff.clock]
+                if clock in self.enables:
+                    continue  # the gate has the clock
                 found.setdefault((clock, instance.ff.clock_edge), instance.name)
+            elif gate is not None:
+                found.setdefault((instance.inputs[gate.clock], "rising"), instance.name)
         if len(found) > 1:
             raise ValueError(
                 f"registers of {self.top} must share one clock and edge, not differ as "
@@ -289,6 +299,65 @@ class Netlist:
                 )
             return number
         return None
+
+    @property
+    def clocks(self) -> tuple[int, ...]:
+        """Nets of the clock and of all gated clocks."""
+        return () if self.clock is None else (self.clock, *self.enables)
+
+    @cached_property
+    def enables(self) -> dict[int, int]:
+        """Net that enables each gated clock, by the net of the gated clock.
+
+        Raises
+        ------
+        ValueError
+            If a test input of a clock gate is not held at 0, or a gated clock drives anything but
+            clock pins of flip-flops of the rising edge.
+        """
+        enables = {}
+        for index in self.clock_gates:
+            instance = self.instances[index]
+            gate = None if instance.cell is None else instance.cell.clock_gate
+            if gate is None or gate.output not in instance.outputs:
+                continue
+            for pin in gate.tests:
+                if instance.inputs[pin] not in self._zeros:
+                    raise ValueError(f"test input {instance.name}.{pin} must be held at 0")
+            number = instance.outputs[gate.output]
+            if number in self.outside or any(
+                (ff := self.instances[sink].ff) is None
+                or pin != ff.clock
+                or ff.clock_edge != "rising"
+                for sink, pin in self.sinks[number]
+            ):
+                raise ValueError(
+                    f"gated clock {self.net_names[number]} must drive the clock pins of "
+                    "flip-flops of the rising edge alone"
+                )
+            enables[number] = instance.inputs[gate.enable]
+        return enables
+
+    @property
+    def _zeros(self) -> set[int]:
+        """Nets that are always 0: the constant, and what tie cells drive."""
+        return {CONSTANT_0} | {
+            number
+            for instance in self.instances
+            if instance.cell is not None and not instance.cell.inputs
+            for pin, number in instance.outputs.items()
+            if instance.cell.functions[pin].truth_table() == 0
+        }
+
+    @property
+    def outside(self) -> set[int]:
+        """Nets of output ports."""
+        return {
+            number
+            for port in self.ports.values()
+            if port.direction == "output"
+            for number in port.nets
+        }
 
     @property
     def area_um2(self) -> float:
@@ -360,7 +429,7 @@ def _instance(
 
 def _immediate_pins(instance: Instance) -> tuple[str, ...] | None:
     """List the inputs that outputs follow without waiting for a clock; None if there are none."""
-    if instance.cell is None:
+    if instance.cell is None or instance.cell.clock_gate is not None:
         return None
     if instance.ff is None:
         return tuple(instance.inputs)
@@ -401,10 +470,22 @@ def cell_models(library: CellLibrary, names: Iterable[str], *, any_state: bool =
         lines += [f"  output {pin};" for pin in cell.outputs]
         if cell.ff is not None:
             lines += _flip_flop_model(cell.ff, "$random" if any_state else "0")
+        if cell.clock_gate is not None:
+            lines += _clock_gate_model(cell.clock_gate)
         lines += [f"  assign {pin} = {function};" for pin, function in cell.functions.items()]
         ports = ", ".join([*cell.inputs, *cell.outputs])
         texts.append("\n".join([f"module {name}({ports});", *lines, "endmodule\n"]))
     return "\n".join(texts)
+
+
+def _clock_gate_model(gate: ClockGate) -> list[str]:
+    enable = " | ".join((gate.enable, *gate.tests))
+    return [
+        "  reg held;",
+        "  initial held = 0;",
+        f"  always @* if (~{gate.clock}) held = {enable};",
+        f"  assign {gate.output} = {gate.clock} & held;",
+    ]
 
 
 def _flip_flop_model(ff: FlipFlop, start: str) -> list[str]:
@@ -431,6 +512,7 @@ class CellClass(StrEnum):
     MULTIPLY = "multiply"
     ACCUMULATE = "accumulate"
     REGISTERS = "registers"
+    CLOCK = "clock"
 
 
 def classify(
@@ -446,7 +528,7 @@ def classify(
     through combinational cells; dependence on operands goes on through registers that are not
     accumulators, so that pipelining does not matter.  In this order:
 
-    1. flip-flops are ``registers``;
+    1. flip-flops are ``registers``, clock gates are ``clock``;
     2. cells that depend on an accumulator are ``accumulate``, and so are cells that depend on no
        operand and from which a path leads to such a cell or to an accumulator (they steer it);
     3. cells that depend on exactly one operand are ``decode`` if ``decoders``;
@@ -496,6 +578,8 @@ def classify(
         count = depends[index].bit_count()
         if instance.ff is not None:
             classes.append(CellClass.REGISTERS)
+        elif instance.cell is not None and instance.cell.clock_gate is not None:
+            classes.append(CellClass.CLOCK)
         elif on_sum[index] or (count == 0 and ends[index] & END_ACCUMULATE):
             classes.append(CellClass.ACCUMULATE)
         elif decoders and count == 1:
@@ -549,12 +633,7 @@ def _ends(netlist: Netlist, accumulator_nets: set[int], beyond: list[int]) -> li
     A path into an instance of which ``beyond`` is not 0 leads there, too.
     """
     ends = [0] * len(netlist.instances)
-    outside = {
-        number
-        for port in netlist.ports.values()
-        if port.direction == "output"
-        for number in port.nets
-    }
+    outside = netlist.outside
 
     def end_of(sink: int) -> int:
         instance = netlist.instances[sink]

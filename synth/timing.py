@@ -3,9 +3,9 @@
 Arrival times and slews go through the netlist separately for rising and falling edges; where
 several inputs can make an output change, the latest arrival and the slowest slew of any of them
 go on, as in the usual timing tools.  The load of a net is the capacitance of the pins on it and,
-where asked for, so much of wire per pin.  There is one ideal clock: it reaches every flip-flop at
-time 0 with the same slew, inputs change at time 0, and outputs and flip-flops are awaited at the
-end of the period.
+where asked for, so much of wire per pin.  There is one ideal clock: it reaches every flip-flop and
+every clock gate at time 0 with the same slew, also behind a gate, inputs change at time 0, and
+outputs, flip-flops and clock gates are awaited at the end of the period.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -268,10 +268,10 @@ class _Nets:
         return next((label for label in found if label), "")
 
     def _sorted(self) -> list[str]:
-        """Instances such that the drivers of a gate come before it; flip-flops wait for none."""
+        """Instances such that the drivers of a gate come before it; clocked cells wait for none."""
         waiting = {
             name: 0
-            if cell.ff is not None
+            if _is_clocked(cell)
             else sum(
                 self.pins[name].get(pin) in self.drivers and self.pins[name][pin] not in self.inputs
                 for pin in cell.inputs
@@ -282,7 +282,7 @@ class _Nets:
         for name in ready:  # grows while it is walked
             for pin in self.cells[name].outputs:
                 for load, _ in self.loads.get(self.pins[name].get(pin, -1), ()):
-                    if self.cells[load].ff is None:
+                    if not _is_clocked(self.cells[load]):
                         waiting[load] -= 1
                         if not waiting[load]:
                             ready.append(load)
@@ -294,12 +294,20 @@ class _Nets:
     def require_one_clock(self) -> None:
         """Refuse flip-flops whose clock is not one and the same input, or the wrong edge of it."""
         clocks: dict[int | None, str] = {}
+        gated = {
+            self.pins[name].get(cell.clock_gate.output)
+            for name, cell in self.cells.items()
+            if cell.clock_gate is not None
+        }
         for name, cell in self.cells.items():
+            if cell.clock_gate is not None:
+                clocks.setdefault(self.pins[name].get(cell.clock_gate.clock), name)
             if cell.ff is None:
                 continue
             if cell.ff.clock_edge != "rising":
                 raise ValueError(f"flip-flop {name} must be clocked by the rising edge")
-            clocks.setdefault(self.pins[name].get(cell.ff.clock), name)
+            if (clock := self.pins[name].get(cell.ff.clock)) not in gated:
+                clocks.setdefault(clock, name)
         for bit, name in clocks.items():
             if bit not in self.inputs:
                 raise ValueError(f"clock of flip-flop {name} must be an input of the module")
@@ -361,6 +369,8 @@ def _propagate(
     clock = {"rise": _Event(clock_slew_ns, {"register": (0.0, None)})}
     for name in nets.order:
         cell, pins = nets.cells[name], nets.pins[name]
+        if cell.clock_gate is not None:
+            continue  # the clock is ideal behind it, too
         for arc in cell.arcs:
             if arc.pin not in pins or arc.related not in pins:
                 continue
@@ -383,6 +393,11 @@ def _propagate(
                         if known is None or time + delay > known[0]:
                             target.latest[start] = (time + delay, cause)
     return {bit: by_edge for bit, by_edge in events.items() if by_edge}
+
+
+def _is_clocked(cell: Cell) -> bool:
+    """Whether the outputs of a cell change with the clock alone."""
+    return cell.ff is not None or cell.clock_gate is not None
 
 
 def _tables(arc: TimingArc, edge: str) -> tuple[Table | None, Table | None]:

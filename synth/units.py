@@ -59,8 +59,12 @@ class MappedUnit(MappedModule):
         """Make a unit of a mapped module; one class is that of all cells but flip-flops."""
         if isinstance(classes, str):
             classes = [
-                CellClass.REGISTERS if cell.ff is not None else classes
-                for cell in module.netlist.instances
+                CellClass.REGISTERS
+                if cell.ff is not None
+                else CellClass.CLOCK
+                if index in module.netlist.clock_gates
+                else classes
+                for index, cell in enumerate(module.netlist.instances)
             ]
         return cls(
             mapped=module.mapped,

@@ -73,6 +73,25 @@ module {name}(P, G, CI, CO);
   endgenerate
 endmodule
 """
+# Of the two, Yosys' clock gates only know a reset that waits for the enable.
+ENABLES = """\
+(* techmap_celltype = "$sdffe" *)
+module _80_reset_enables(CLK, EN, SRST, D, Q);
+  parameter WIDTH = 1, CLK_POLARITY = 1, EN_POLARITY = 1, SRST_POLARITY = 1;
+  parameter [WIDTH-1:0] SRST_VALUE = 0;
+  input CLK, EN, SRST;
+  input [WIDTH-1:0] D;
+  output [WIDTH-1:0] Q;
+  wire resets = SRST == SRST_POLARITY;
+  $sdffce #(
+    .WIDTH(WIDTH), .CLK_POLARITY(CLK_POLARITY), .EN_POLARITY(1'b1),
+    .SRST_POLARITY(1'b1), .SRST_VALUE(SRST_VALUE)
+  ) _TECHMAP_REPLACE_ (
+    .CLK(CLK), .EN(EN == EN_POLARITY | resets), .SRST(resets), .D(D), .Q(Q)
+  );
+endmodule
+"""
+
 HEAPS = ("chain", "rows", "fast-rows", "gates")
 SUMS = (*HEAPS, "yosys", "booth", "carry-save", "separate")
 # What Yosys' ``synth`` is asked for besides.
@@ -251,6 +270,7 @@ def map_netlist(
     recipe: str | Recipe = "default",
     blackboxes: Mapping[str, str] | None = None,
     wire_cap_ff: float = 0.0,
+    min_gated: int | None = None,
     timeout_s: float = 300.0,
     cache: Cache | None = None,
 ) -> MappedNetlist:
@@ -273,6 +293,9 @@ def map_netlist(
         are not timed then, so the first attempt of the recipe is taken.
     wire_cap_ff : float
         Capacitance of the wire to every pin, in fF, when paths are compared with the clock.
+    min_gated : int, optional
+        Fewest flip-flops with a common enable whose clock is gated with it; no clock is gated
+        without it.
     timeout_s : float
         Longest time that all of it may take, in seconds.
     cache : Cache, optional
@@ -286,7 +309,8 @@ def map_netlist(
     ------
     ValueError
         If ``top`` or the name of a black box is not an identifier, ``recipe`` is unknown, a time
-        is not positive, ``wire_cap_ff`` is negative, or the library lacks a buffer or an inverter.
+        is not positive, ``wire_cap_ff`` is negative, ``min_gated`` is less than 1, or the library
+        lacks a buffer, an inverter or a clock gate that is asked for.
     YosysError
         If Yosys refuses the design (syntax, unknown module, latch, combinational loop, undriven
         net, register that the library does not have), crashes or takes too long.
@@ -305,6 +329,8 @@ def map_netlist(
         raise ValueError(f"wire_cap_ff must not be negative, not {wire_cap_ff}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s must be positive, not {timeout_s}")
+    if min_gated is not None and min_gated < 1:
+        raise ValueError(f"min_gated must be at least 1, not {min_gated}")
 
     key = content_key(
         _code_digest(),
@@ -314,6 +340,7 @@ def map_netlist(
         clock_ns,
         repr(steps),
         wire_cap_ff,
+        min_gated,
         len(stubs),
         *stubs.values(),
         *sources.values(),
@@ -321,7 +348,7 @@ def map_netlist(
 
     def run() -> bytes:
         with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
-            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s)
+            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s, min_gated)
             result = flow.run(steps, clock_ns, wire_cap_ff)
         # Netlists shrink to a tenth, and most of the time of a warm run is reading them.
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)
@@ -362,6 +389,7 @@ class _Flow:
         sources: Mapping[str, str],
         stubs: Mapping[str, str],
         timeout_s: float,
+        min_gated: int | None,
     ) -> None:
         self.folder = folder
         self.top = top
@@ -393,6 +421,8 @@ class _Flow:
             for option, kind in (("hicell", "tie1"), ("locell", "tie0"))
             if (cells := _plain(library.of_kind(kind)))
         )
+        self.clock_gate = "" if min_gated is None else _clock_gate(library, min_gated)
+        self._write("enables.v", ENABLES)
         adders = _plain(library.of_kind("multi-output"))
         self.full = find_adder(adders, 3, library.fo4_slew_ns)
         self.half = _half_adder(adders, library)
@@ -481,8 +511,10 @@ class _Flow:
                 "flatten -noscopeinfo",
                 *([] if attempt.sums == "separate" else ["alumacc"]),
                 "opt",
+                *(["techmap -map enables.v"] if self.clock_gate else []),
                 CARRIES[attempt.carry],
                 "opt -fast",
+                *([self.clock_gate] if self.clock_gate else []),
                 "dfflibmap -liberty cells.lib",
                 "abc -liberty cells.lib -constr abc.constr -script abc.script",
                 "setundef -zero",
@@ -591,6 +623,19 @@ def _plain(cells: Iterable[Cell]) -> list[Cell]:
         for cell in cells
         if all(IDENTIFIER.fullmatch(name) for name in (cell.name, *cell.pins))
     ]
+
+
+def _clock_gate(library: CellLibrary, min_gated: int) -> str:
+    """Command that gates the clocks of flip-flops."""
+    cells = _plain(library.clock_gates)
+    if not cells or cells[0].clock_gate is None:
+        raise ValueError(
+            f"library {library.name} must hold a clock gate (latch_posedge) to gate clocks with"
+        )
+    gate = cells[0].clock_gate
+    tests = "".join(f" -tie_lo {pin}" for pin in gate.tests)
+    pins = f"{gate.enable}:{gate.clock}:{gate.output}"
+    return f"clockgate -pos {cells[0].name} {pins}{tests} -min_net_size {min_gated}"
 
 
 def _half_adder(adders: Iterable[Cell], library: CellLibrary) -> Adder | None:

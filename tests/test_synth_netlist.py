@@ -492,7 +492,8 @@ def test_classes_name_unknown_signals():
 
 
 def test_names_of_classes():
-    assert [str(kind) for kind in CellClass] == ["decode", "multiply", "accumulate", "registers"]
+    names = ["decode", "multiply", "accumulate", "registers", "clock"]
+    assert [str(kind) for kind in CellClass] == names
 
 
 def test_models_of_cells():
