@@ -62,7 +62,7 @@ class AbfpMachine:
         tile = AbfpDatapath(form.tile_spec(), self.length).tile(
             options.rows, options.lanes, options.pipelined
         )
-        self.hardware = MappedTile(tile, load(settings.library), clock_ns=settings.clock_ns)
+        self.hardware = MappedTile(tile, load(settings.library), **settings.mapping)
         self._seed = settings.seed
         self.weight_bits = tile.spec.weight_bits
         self.activation_bits = tile.spec.activation_bits

@@ -144,4 +144,4 @@ def _mapped(form: Format, operands: Sequence[ElementOperands], settings: Setting
     if needed > options.length:
         datapath = system.datapath(form, needed)
     spec = array_spec(datapath.spec, options)
-    return MappedArray(datapath, spec, load(settings.library), clock_ns=settings.clock_ns)
+    return MappedArray(datapath, spec, load(settings.library), **settings.mapping)

@@ -42,6 +42,10 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "cols": ("a whole number", lambda value: _is_whole(value)),
     "method": ("sweep or paper", lambda value: value in ("sweep", "paper")),
     "seed": ("a whole number from 0", lambda value: _is_whole(value) and value >= 0),
+    "clock_gating": (
+        "a whole number from 1, or null",
+        lambda value: value is None or (_is_whole(value) and value >= 1),
+    ),
     # Results had none before there were any.
     "measured": ("a list of texts", lambda value: value is None or _is_texts(value)),
 }

@@ -415,6 +415,12 @@ def test(
     show_default=True,
     help="Of the operands that are simulated.",
 )
+@click.option(
+    "--clock-gating",
+    type=COUNT,
+    metavar="N",
+    help="Gate the clock of N or more flip-flops with the same enable.  [default: no clock gates]",
+)
 @click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
 @click.option(
     "--format",

@@ -168,6 +168,7 @@ def compare(
             "length": first["length"],
             "method": settings.method,
             "seed": settings.seed,
+            "clock_gating": settings.clock_gating,
             "decoders": settings.options.decoders,
             "zero_gating": settings.options.zero_gating,
         },
@@ -232,7 +233,7 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
         SCHEMA,
         json.dumps(tool_versions()),
         load(settings.library).digest,
-        repr((settings.clock_ns, settings.options, settings.method, settings.seed)),
+        repr((settings.mapping, settings.options, settings.method, settings.seed)),
         name,
         # Never read back: only its hash is kept.
         pickle.dumps((network, arrays)),

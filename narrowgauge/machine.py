@@ -30,6 +30,9 @@ class Settings:
         How formats are fitted, see :meth:`golden.spec.Format.fit`.
     seed : int
         Of the choice of operands.
+    clock_gating : int, optional
+        Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
+        it.
     """
 
     library: str = "nangate45"
@@ -37,6 +40,12 @@ class Settings:
     options: Options = field(default_factory=Options)
     method: Any = "sweep"
     seed: int = 1
+    clock_gating: int | None = None
+
+    @property
+    def mapping(self) -> dict[str, Any]:
+        """How units are mapped: arguments of all mapped hardware."""
+        return {"clock_ns": self.clock_ns, "clock_gating": self.clock_gating}
 
 
 @dataclass(frozen=True, kw_only=True)

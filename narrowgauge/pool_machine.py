@@ -56,7 +56,7 @@ class PoolMachine:
         needed = required_length(spec, operands)
         if needed > options.length:
             spec = engine_spec(form, replace(options, length=needed))
-        self.hardware = MappedEngine(spec, load(settings.library), clock_ns=settings.clock_ns)
+        self.hardware = MappedEngine(spec, load(settings.library), **settings.mapping)
         self._seed = settings.seed
         self.weight_bits = spec.lut_bits
         self.activation_bits = spec.max_act_bits

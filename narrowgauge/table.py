@@ -474,6 +474,8 @@ def comparison_heading(result: Mapping[str, Any]) -> list[str]:
     accuracy = network["float_accuracy"]
     measured = "" if accuracy is None else f"{accuracy:.2f} % in float32 on "
     versions = [_tool(name, tools[name]) for name in ("narrowgauge", "yosys") if name in tools]
+    fewest = settings["clock_gating"]
+    gates = f"clock gates for {fewest} registers and more with a common enable"
     return [
         (
             f"{network['name']}: {measured}{network['images']} images of "
@@ -487,6 +489,7 @@ def comparison_heading(result: Mapping[str, Any]) -> list[str]:
             f"{library['name']} at {library['voltage_v']:g} V and "
             f"{library['temperature_c']:g} C; {', '.join(versions)}"
         ),
+        *([] if fewest is None else [gates]),
     ]
 
 

@@ -96,6 +96,9 @@ class MappedTile(MappedUnits):
         Cells.
     clock_ns : float
         Clock period that mapping aims at.
+    clock_gating : int, optional
+        Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
+        it.
     workers : int
         Yosys processes at a time.
     cache : Cache, optional
@@ -115,6 +118,7 @@ class MappedTile(MappedUnits):
         library: CellLibrary,
         *,
         clock_ns: float,
+        clock_gating: int | None = None,
         workers: int = 2,
         cache: Cache | None = None,
     ) -> None:
@@ -128,7 +132,13 @@ class MappedTile(MappedUnits):
             if not instance.module.startswith(MEMORY)
         }
         modules = map_modules(
-            design, names, library, clock_ns=clock_ns, workers=workers, cache=cache
+            design,
+            names,
+            library,
+            clock_ns=clock_ns,
+            clock_gating=clock_gating,
+            workers=workers,
+            cache=cache,
         )
         units = {}
         for name, module in sorted(modules.items()):

@@ -94,6 +94,9 @@ class MappedArray(MappedUnits):
         Clock period that mapping aims at.
     wire_cap_ff : float
         Capacitance of the wire to every pin.
+    clock_gating : int, optional
+        Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
+        it.
     workers : int
         Yosys processes at a time.
     cache : Cache, optional
@@ -116,6 +119,7 @@ class MappedArray(MappedUnits):
         *,
         clock_ns: float,
         wire_cap_ff: float = 0.0,
+        clock_gating: int | None = None,
         workers: int = 2,
         cache: Cache | None = None,
     ) -> None:
@@ -157,6 +161,7 @@ class MappedArray(MappedUnits):
                 library,
                 clock_ns=clock_ns,
                 wire_cap_ff=wire_cap_ff,
+                clock_gating=clock_gating,
                 workers=workers,
                 cache=cache,
             )

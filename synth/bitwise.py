@@ -80,7 +80,7 @@ class Expressions:
     def next_state(
         self, ff: FlipFlop, state: Value, names: Mapping[str, Value], enable: Value = ONE
     ) -> Value:
-        """Compute the state of a flip-flop after the next clock edge, if ``enable`` lets it pass."""
+        """Compute the state of a flip-flop after the next clock edge, if ``enable`` holds."""
         following = self._evaluate(ff.next_state.tree, {**names, **both(ff, state)})
         if enable != ONE:
             kept = self._all([state, inverse(enable)])

@@ -102,6 +102,7 @@ def map_modules(
     *,
     clock_ns: float,
     wire_cap_ff: float = 0.0,
+    clock_gating: int | None = None,
     workers: int = 2,
     cache: Cache | None = None,
 ) -> dict[str, MappedModule]:
@@ -119,6 +120,9 @@ def map_modules(
         Clock period that mapping aims at.
     wire_cap_ff : float
         Capacitance of the wire to every pin.
+    clock_gating : int, optional
+        Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
+        it.
     workers : int
         Yosys processes at a time.
     cache : Cache, optional
@@ -126,7 +130,14 @@ def map_modules(
     """
 
     def make(name: str) -> MappedModule:
-        mapped = map_netlist(_sources(design, name), name, library, clock_ns=clock_ns, cache=cache)
+        mapped = map_netlist(
+            _sources(design, name),
+            name,
+            library,
+            clock_ns=clock_ns,
+            clock_gating=clock_gating,
+            cache=cache,
+        )
         timing = analyse(mapped.module, library, wire_cap_ff=wire_cap_ff)
         return MappedModule(mapped=mapped, netlist=Netlist(mapped, library), timing=timing)
 

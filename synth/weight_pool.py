@@ -95,6 +95,9 @@ class MappedEngine(MappedUnits):
         Cells.
     clock_ns : float
         Clock period that mapping aims at.
+    clock_gating : int, optional
+        Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
+        it.
     workers : int
         Yosys processes at a time.
     cache : Cache, optional
@@ -112,6 +115,7 @@ class MappedEngine(MappedUnits):
         library: CellLibrary,
         *,
         clock_ns: float,
+        clock_gating: int | None = None,
         workers: int = 2,
         cache: Cache | None = None,
     ) -> None:
@@ -124,7 +128,13 @@ class MappedEngine(MappedUnits):
             )
         counts = design.counts()
         modules = map_modules(
-            design, names.values(), library, clock_ns=clock_ns, workers=workers, cache=cache
+            design,
+            names.values(),
+            library,
+            clock_ns=clock_ns,
+            clock_gating=clock_gating,
+            workers=workers,
+            cache=cache,
         )
         units = {
             role: MappedUnit.of(modules[names[role]], names[role], counts[names[role]], kind)

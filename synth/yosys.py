@@ -270,7 +270,7 @@ def map_netlist(
     recipe: str | Recipe = "default",
     blackboxes: Mapping[str, str] | None = None,
     wire_cap_ff: float = 0.0,
-    min_gated: int | None = None,
+    clock_gating: int | None = None,
     timeout_s: float = 300.0,
     cache: Cache | None = None,
 ) -> MappedNetlist:
@@ -293,7 +293,7 @@ def map_netlist(
         are not timed then, so the first attempt of the recipe is taken.
     wire_cap_ff : float
         Capacitance of the wire to every pin, in fF, when paths are compared with the clock.
-    min_gated : int, optional
+    clock_gating : int, optional
         Fewest flip-flops with a common enable whose clock is gated with it; no clock is gated
         without it.
     timeout_s : float
@@ -309,8 +309,8 @@ def map_netlist(
     ------
     ValueError
         If ``top`` or the name of a black box is not an identifier, ``recipe`` is unknown, a time
-        is not positive, ``wire_cap_ff`` is negative, ``min_gated`` is less than 1, or the library
-        lacks a buffer, an inverter or a clock gate that is asked for.
+        is not positive, ``wire_cap_ff`` is negative, ``clock_gating`` is less than 1, or the
+        library lacks a buffer, an inverter or a clock gate that is asked for.
     YosysError
         If Yosys refuses the design (syntax, unknown module, latch, combinational loop, undriven
         net, register that the library does not have), crashes or takes too long.
@@ -329,8 +329,8 @@ def map_netlist(
         raise ValueError(f"wire_cap_ff must not be negative, not {wire_cap_ff}")
     if not timeout_s > 0:
         raise ValueError(f"timeout_s must be positive, not {timeout_s}")
-    if min_gated is not None and min_gated < 1:
-        raise ValueError(f"min_gated must be at least 1, not {min_gated}")
+    if clock_gating is not None and clock_gating < 1:
+        raise ValueError(f"clock_gating must be at least 1, not {clock_gating}")
 
     key = content_key(
         _code_digest(),
@@ -340,7 +340,7 @@ def map_netlist(
         clock_ns,
         repr(steps),
         wire_cap_ff,
-        min_gated,
+        clock_gating,
         len(stubs),
         *stubs.values(),
         *sources.values(),
@@ -348,7 +348,7 @@ def map_netlist(
 
     def run() -> bytes:
         with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
-            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s, min_gated)
+            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s, clock_gating)
             result = flow.run(steps, clock_ns, wire_cap_ff)
         # Netlists shrink to a tenth, and most of the time of a warm run is reading them.
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)
@@ -389,7 +389,7 @@ class _Flow:
         sources: Mapping[str, str],
         stubs: Mapping[str, str],
         timeout_s: float,
-        min_gated: int | None,
+        clock_gating: int | None,
     ) -> None:
         self.folder = folder
         self.top = top
@@ -421,7 +421,7 @@ class _Flow:
             for option, kind in (("hicell", "tie1"), ("locell", "tie0"))
             if (cells := _plain(library.of_kind(kind)))
         )
-        self.clock_gate = "" if min_gated is None else _clock_gate(library, min_gated)
+        self.clock_gate = "" if clock_gating is None else _clock_gate(library, clock_gating)
         self._write("enables.v", ENABLES)
         adders = _plain(library.of_kind("multi-output"))
         self.full = find_adder(adders, 3, library.fo4_slew_ns)
@@ -625,7 +625,7 @@ def _plain(cells: Iterable[Cell]) -> list[Cell]:
     ]
 
 
-def _clock_gate(library: CellLibrary, min_gated: int) -> str:
+def _clock_gate(library: CellLibrary, clock_gating: int) -> str:
     """Command that gates the clocks of flip-flops."""
     cells = _plain(library.clock_gates)
     if not cells or cells[0].clock_gate is None:
@@ -635,7 +635,7 @@ def _clock_gate(library: CellLibrary, min_gated: int) -> str:
     gate = cells[0].clock_gate
     tests = "".join(f" -tie_lo {pin}" for pin in gate.tests)
     pins = f"{gate.enable}:{gate.clock}:{gate.output}"
-    return f"clockgate -pos {cells[0].name} {pins}{tests} -min_net_size {min_gated}"
+    return f"clockgate -pos {cells[0].name} {pins}{tests} -min_net_size {clock_gating}"
 
 
 def _half_adder(adders: Iterable[Cell], library: CellLibrary) -> Adder | None:

@@ -71,6 +71,7 @@ def comparison() -> dict[str, Any]:
             "length": 4096,
             "method": "sweep",
             "seed": 1,
+            "clock_gating": None,
             "decoders": "edge",
             "zero_gating": False,
             "measured": [],

@@ -178,7 +178,7 @@ def mapped(nangate, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"))
     return {
         fewest: map_netlist(
-            COUNTER, "counter", nangate, clock_ns=2.0, min_gated=fewest, cache=cache
+            COUNTER, "counter", nangate, clock_ns=2.0, clock_gating=fewest, cache=cache
         )
         for fewest in (None, 8, 9)
     }
@@ -192,11 +192,11 @@ def test_registers_with_an_enable_are_gated(mapped, nangate):
 
 
 def test_bad_arguments(nangate):
-    with pytest.raises(ValueError, match="min_gated must be at least 1, not 0"):
-        map_netlist(COUNTER, "counter", nangate, min_gated=0)
+    with pytest.raises(ValueError, match="clock_gating must be at least 1, not 0"):
+        map_netlist(COUNTER, "counter", nangate, clock_gating=0)
     bare = nangate.select(name for name in nangate.cells if name != "CLKGATE_X1")
     with pytest.raises(ValueError, match="library nangate45 must hold a clock gate"):
-        map_netlist(COUNTER, "counter", bare, min_gated=4)
+        map_netlist(COUNTER, "counter", bare, clock_gating=4)
 
 
 def operands(lanes, cycles):

@@ -1142,7 +1142,7 @@ class TestOtherLibraries:
         ):
             assert f"sky130_fd_sc_hd__{note}" in library.notes
         assert [cell.outputs for cell in library.of_kind("tie1")] == [("HI",)]
-        assert [cell.name[16:] for cell in library.clock_gates[2:4]] == ["dlclkp_4", "sdlclkp_1"]
+        assert [cell.name[17:] for cell in library.clock_gates[2:4]] == ["dlclkp_4", "sdlclkp_1"]
 
     def test_asap7_of_three_files(self):
         """8 scan cells that no attribute marks, and 6 latches."""
