@@ -122,12 +122,14 @@ if __name__ == "__main__":
     parser.add_argument("--layers", nargs="+", default=["conv3", "conv5"])
     parser.add_argument("--clock-ns", type=float, default=2.0)
     parser.add_argument("--pipelined", action="store_true")
+    parser.add_argument("--clock-gating", type=int, help="as of narrowgauge compare")
     arguments = parser.parse_args()
     main(
         arguments.entries,
         arguments.layers,
         Settings(
             clock_ns=arguments.clock_ns,
+            clock_gating=arguments.clock_gating,
             options=Options(lanes=arguments.lanes, pipelined=arguments.pipelined),
         ),
     )

@@ -115,6 +115,22 @@ def test_accuracy_is_that_of_the_golden_model(result, network, small):
     assert row["sqnr_db"] == evaluation.sqnr_db
 
 
+def test_clock_gates(result, network, small):
+    """Drains shift one result a cycle, and stand still otherwise."""
+    settings = replace(SETTINGS, clock_gating=4)
+    gated = compare(network, small, FORMATS[:1], settings, jobs=1)
+    assert gated["settings"]["clock_gating"] == 4
+    assert result["settings"]["clock_gating"] is None
+    (row,), plain = gated["rows"], result["rows"][0]
+    assert row["area_breakdown_um2"]["clock"] > 0
+    assert "clock" not in plain["area_breakdown_um2"]
+    assert row["energy_breakdown_pj"]["clock"] < plain["energy_breakdown_pj"]["clock"]
+    assert row["area_um2"] < plain["area_um2"]
+    assert row["accuracy"] == plain["accuracy"]
+    with pytest.raises(ValueError, match="clock_gating must be at least 1, not 0"):
+        compare(network, small, FORMATS[:1], replace(SETTINGS, clock_gating=0), jobs=1)
+
+
 def test_scaled_formats(network, small):
     """Weights of other widths than activations; units that are no powers of two."""
     (row,) = compare(network, small, ["dybit4:weight_bits=3"], SETTINGS, jobs=1)["rows"]
