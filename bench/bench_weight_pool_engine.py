@@ -63,7 +63,7 @@ def print_split(machine: PoolMachine, stream: LayerStream, seed: int) -> None:
     run = machine.hardware.run(batch)
     products = batch.results.size * stream.operands.activation_codes.shape[1]
     for role, unit in machine.hardware.units.items():
-        alone = MappedUnits({role: unit}, clock_ns=machine.hardware.clock_ns)
+        alone = MappedUnits({role: unit}, (), clock_ns=machine.hardware.clock_ns)
         split, _ = unit_energy(alone, run, products)
         parts = "  ".join(f"{kind} {value:.4f}" for kind, value in split.items())
         print(f"    {ROLES[role]:26} {parts}")

@@ -119,8 +119,9 @@ def _verilog(module: Mapping[str, Any]) -> tuple[str, dict[str, list[str]]]:
     """
     names: dict[str, list[str]] = {}
     lines: list[str] = []
-    for port, entry in module["ports"].items():
-        names[port] = [f"{port}_{index}_" for index in range(len(entry["bits"]))]
+    for number, (port, entry) in enumerate(module["ports"].items()):
+        # Names of ports may be none of Verilog's.
+        names[port] = [f"p{number}_{index}_" for index in range(len(entry["bits"]))]
         for name, bit in zip(names[port], entry["bits"], strict=True):
             lines.append(f"{entry['direction']} {name};")
             ends = (_net(bit), name) if entry["direction"] == "input" else (name, _net(bit))

@@ -4,7 +4,7 @@ Vectors that wait, weights, scales and biases are in memories, which no flow wou
 all else is mapped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from synth.activity import LANES_PER_WORD, Words, pack, unpack
 from synth.assembly import Assembly, Wiring, constant
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.flat import unit_wiring
 from synth.netlist import CellClass
-from synth.units import MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
 from synth.verilog import to_verilog
 
 __all__ = ["MappedTile", "TileRun", "VectorBatch"]
@@ -131,14 +132,28 @@ class MappedTile(MappedUnits):
             for instance in self._wiring.instances
             if not instance.module.startswith(MEMORY)
         }
-        modules = map_modules(
-            design,
-            names,
+
+        def mapped(names: Iterable[str], clock_ns: float) -> dict[str, MappedModule]:
+            return map_modules(
+                design,
+                names,
+                library,
+                clock_ns=clock_ns,
+                clock_gating=clock_gating,
+                workers=workers,
+                cache=cache,
+            )
+
+        wiring = unit_wiring(
+            design, names, library, is_memory=lambda name: name.startswith(MEMORY), cache=cache
+        )
+        modules, paths = meet_clock(
+            mapped(names, clock_ns),
+            lambda name, left_ns: mapped([name], left_ns)[name],
+            wiring,
             library,
+            counts=counts,
             clock_ns=clock_ns,
-            clock_gating=clock_gating,
-            workers=workers,
-            cache=cache,
         )
         units = {}
         for name, module in sorted(modules.items()):
@@ -146,7 +161,7 @@ class MappedTile(MappedUnits):
                 (kind for start, kind in CLASSES.items() if name.startswith(start)), "control"
             )
             units[name] = MappedUnit.of(module, name, counts[name], kind)
-        super().__init__(units, clock_ns=clock_ns)
+        super().__init__(units, paths, clock_ns=clock_ns)
 
     def run(self, batch: VectorBatch) -> TileRun:
         """Run products on the mapped netlists, with weights in place.

@@ -8,24 +8,24 @@ so what is measured is what was verified.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from golden.mac import ROLES, ArraySpec, Operand
-from hdl.array import Control, Drain, ProcessingElement, Skew, SystolicArray
+from hdl.array import ArrayRow, Control, Drain, ProcessingElement, Skew, SystolicArray
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
 from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.delays import Delays
+from synth.flat import unit_wiring
 from synth.glitches import GlitchSimulator
 from synth.netlist import CellClass, Netlist, classify
-from synth.timing import Path
-from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
 from synth.verilog import to_verilog
 
 __all__ = ["MappedArray", "TileBatch"]
@@ -177,16 +177,40 @@ class MappedArray(MappedUnits):
                 left = clock_ns - before.delay_ns - behind.delay_ns
                 if 0 < left < modules[decoder].timing.paths["input to output"].delay_ns:
                     modules |= mapped([decoder], left)
+        by_role, paths = meet_clock(
+            {role: modules[name] for role, name in names.items()},
+            lambda role, left_ns: mapped([names[role]], left_ns)[names[role]],
+            self._example(datapath, spec, library, cache),
+            library,
+            counts={role: count for role, (_, count) in parts.items()},
+            clock_ns=clock_ns,
+            wire_cap_ff=wire_cap_ff,
+        )
         units = {
             role: MappedUnit.of(
-                modules[names[role]],
-                names[role],
-                count,
-                self._classes(role, modules[names[role]].netlist),
+                module, names[role], parts[role][1], self._classes(role, module.netlist)
             )
-            for role, (_, count) in parts.items()
+            for role, module in by_role.items()
         }
-        super().__init__(units, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
+        super().__init__(units, paths, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
+
+    @staticmethod
+    def _example(
+        datapath: Datapath, spec: ArraySpec, library: CellLibrary, cache: Cache | None
+    ) -> dict[str, Any]:
+        """Wiring of the smallest array that has all borders between units."""
+        small = replace(spec, rows=min(spec.rows, 2), cols=min(spec.cols, 2))
+        design = to_verilog(SystolicArray(datapath, small))
+        # Between units are the array and its rows.
+        row = ArrayRow(datapath, small)
+        mark_used(row)
+        rows = {row.module_name}
+        units = {child for name in (design.top, *rows) for child in design.children[name]} - rows
+        wiring = unit_wiring(design, units, library, cache=cache)
+        for name, cell in wiring["cells"].items():
+            if cell["type"] in units:
+                cell["type"] = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")
+        return wiring
 
     def _classes(self, role: str, netlist: Netlist) -> str | Sequence[str]:
         """Class of each cell: by structure in a processing element, by unit elsewhere."""
@@ -202,28 +226,6 @@ class MappedArray(MappedUnits):
             accumulators=["accumulator"],
             decoders=self._decodes_in_element,
         )
-
-    def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:
-        """Paths from register to register, longest first: units and the parts of each path.
-
-        Registers stand at every border but that of the edge decoders, whose paths start in the
-        skew and end in a processing element.
-        """
-        paths: list[tuple[str, Sequence[Path]]] = []
-        for role, unit in self.units.items():
-            if not role.endswith("_decoder"):
-                path = unit.timing.critical_path
-                if path is not None:
-                    paths.append((unit.name, [path]))
-        for role in ROLES:
-            if f"{role}_decoder" in self.units:
-                parts = [
-                    self.units[f"{role}_skew"].timing.paths["register to output"],
-                    self.units[f"{role}_decoder"].timing.paths["input to output"],
-                    self.units["pe"].timing.paths["input to register"],
-                ]
-                paths.append((f"{role} edge", parts))
-        return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
 
     def run(self, batch: TileBatch, *, delays: Mapping[str, Delays] | None = None) -> UnitsRun:
         """Run tiles on the mapped netlists.

@@ -20,7 +20,7 @@ from synth.units import MappedUnit
 from synth.verilog import VerilogDesign
 from synth.yosys import map_netlist
 
-__all__ = ["Assembly", "Instance", "Wiring"]
+__all__ = ["Assembly", "Instance", "Wiring", "wires"]
 
 #: Nets of the constants.
 CONSTANTS = {"0": 0, "1": 1, "x": 0}
@@ -91,9 +91,7 @@ class Wiring:
         """
         wiring = cls()
         modules = {
-            name: _module(design, name, library, cache)
-            for name in design.modules
-            if is_inside(name)
+            name: wires(design, name, library, cache) for name in design.modules if is_inside(name)
         }
 
         # Outputs that are constants; a cell may have one of each.
@@ -140,7 +138,7 @@ class Wiring:
         return wiring
 
 
-def _module(
+def wires(
     design: VerilogDesign, name: str, library: CellLibrary, cache: Cache | None
 ) -> dict[str, Any]:
     """Read a module of wires as the JSON of Yosys."""

@@ -14,7 +14,20 @@ from typing import Any
 
 from synth.cells import Cell, CellLibrary, Table, TimingArc
 
-__all__ = ["Path", "PathStep", "Timing", "analyse"]
+__all__ = [
+    "EDGES",
+    "End",
+    "Event",
+    "Events",
+    "Nets",
+    "Path",
+    "PathStep",
+    "Timing",
+    "analyse",
+    "ends",
+    "propagate",
+    "steps",
+]
 
 EDGES = ("rise", "fall")
 
@@ -189,21 +202,26 @@ def analyse(
     for name, value in given.items():
         if not value >= 0.0:
             raise ValueError(f"{name} must not be negative, not {value}")
-    nets = _Nets(module, library)
+    nets = Nets(module, library)
     nets.require_one_clock()
     loads = nets.net_loads(output_load_ff, wire_cap_ff)
-    events = _propagate(nets, loads, given["input_slew_ns"], given["clock_slew_ns"])
+    events: Events = {
+        bit: {edge: Event(given["input_slew_ns"], {"input": (0.0, None)}) for edge in EDGES}
+        for bit in nets.inputs
+    }
+    propagate(nets, loads, events, given["clock_slew_ns"])
     return Timing(
         paths=_longest_paths(nets, loads, events, given["clock_slew_ns"]),
         load_ff={bit: sum(load) / 2 for bit, load in loads.items()},
         slew_ns={
             bit: sum(event.slew for event in by_edge.values()) / len(by_edge)
             for bit, by_edge in events.items()
+            if by_edge
         },
     )
 
 
-class _Nets:
+class Nets:
     """The netlist by nets: what drives each, what loads it, and an order to visit the cells in."""
 
     def __init__(self, module: Mapping[str, Any], library: CellLibrary) -> None:
@@ -337,11 +355,11 @@ class _Nets:
 
 
 #: Why an edge is as late as it is: instance, input pin, output pin, edge of the input, delay.
-_Cause = tuple[str, str, str, str, float]
+Cause = tuple[str, str, str, str, float]
 
 
 @dataclass(slots=True)
-class _Event:
+class Event:
     """One edge of a net: how slow it is at most, and when it comes at the latest.
 
     ``latest`` maps where a path starts, ``"input"`` or ``"register"``, to the time and its cause;
@@ -349,28 +367,52 @@ class _Event:
     """
 
     slew: float
-    latest: dict[str, tuple[float, _Cause | None]]
+    latest: dict[str, tuple[float, Cause | None]]
 
 
 #: Events of every net by edge; a net that is not in it never changes.
-_Events = dict[int, dict[str, _Event]]
+Events = dict[int, dict[str, Event]]
 
 
-def _propagate(
-    nets: _Nets,
+def propagate(
+    nets: Nets,
     loads: Mapping[int, tuple[float, float]],
-    input_slew_ns: float,
+    events: Events,
     clock_slew_ns: float,
-) -> _Events:
-    events: _Events = {
-        bit: {edge: _Event(input_slew_ns, {"input": (0.0, None)}) for edge in EDGES}
-        for bit in nets.inputs
-    }
-    clock = {"rise": _Event(clock_slew_ns, {"register": (0.0, None)})}
+    changed: set[int] | None = None,
+) -> set[int]:
+    """Let the events of inputs and registers go through a netlist.
+
+    Parameters
+    ----------
+    nets : Nets
+        The netlist.
+    loads : mapping of int to (float, float)
+        Load of every net for a rising and a falling edge.
+    events : dict
+        Those of the inputs; all others are added, or become later.
+    clock_slew_ns : float
+        Slew of the clock.
+    changed : set of int, optional
+        Nets whose events have changed since the last time; without it, this is the first time.
+
+    Returns
+    -------
+    set of int
+        All nets whose events have changed.
+    """
+    clock = {"rise": Event(clock_slew_ns, {"register": (0.0, None)})}
+    first = changed is None
+    changed = set(events) if changed is None else set(changed)
     for name in nets.order:
         cell, pins = nets.cells[name], nets.pins[name]
         if cell.clock_gate is not None:
             continue  # the clock is ideal behind it, too
+        if cell.ff is None:
+            if changed.isdisjoint(pins.values()):
+                continue
+        elif not first:
+            continue
         for arc in cell.arcs:
             if arc.pin not in pins or arc.related not in pins:
                 continue
@@ -385,14 +427,17 @@ def _propagate(
                         continue
                     delay = delay_table.value(event.slew, load)
                     slew = slew_table.value(event.slew, load)
-                    target = after.setdefault(edge, _Event(slew, {}))
-                    target.slew = max(target.slew, slew)
+                    target = after.setdefault(edge, Event(0.0, {}))
+                    if slew > target.slew:
+                        target.slew = slew
+                        changed.add(pins[arc.pin])
                     cause = (name, arc.related, arc.pin, from_edge, delay)
                     for start, (time, _) in event.latest.items():
                         known = target.latest.get(start)
                         if known is None or time + delay > known[0]:
                             target.latest[start] = (time + delay, cause)
-    return {bit: by_edge for bit, by_edge in events.items() if by_edge}
+                            changed.add(pins[arc.pin])
+    return changed
 
 
 def _is_clocked(cell: Cell) -> bool:
@@ -416,14 +461,14 @@ def _passes(sense: str, from_edge: str, edge: str) -> bool:
 
 
 def _longest_paths(
-    nets: _Nets,
+    nets: Nets,
     loads: Mapping[int, tuple[float, float]],
-    events: _Events,
+    events: Events,
     clock_slew_ns: float,
 ) -> dict[str, Path]:
     """Find the longest path of each kind."""
-    longest: dict[str, tuple[float, _End]] = {}
-    for end in _ends(nets, events, clock_slew_ns):
+    longest: dict[str, tuple[float, End]] = {}
+    for end in ends(nets, events, clock_slew_ns):
         for start, (time, _) in events[end.bit][end.edge].latest.items():
             kind = f"{start} to {end.kind}"
             if kind not in longest or time + end.setup_ns > longest[kind][0]:
@@ -431,7 +476,7 @@ def _longest_paths(
     return {
         kind: Path(
             kind=kind,
-            steps=_steps(nets, loads, events, end, kind.split()[0]),
+            steps=steps(nets, loads, events, end, kind.split()[0]),
             endpoint=end.label,
             setup_ns=end.setup_ns,
             endpoint_net=nets.register_name(end.instance) if end.instance else "",
@@ -441,7 +486,7 @@ def _longest_paths(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _End:
+class End:
     """An edge of a net that is awaited by an output or a flip-flop."""
 
     kind: str
@@ -452,10 +497,11 @@ class _End:
     instance: str = ""
 
 
-def _ends(nets: _Nets, events: _Events, clock_slew_ns: float) -> Iterator[_End]:
+def ends(nets: Nets, events: Events, clock_slew_ns: float) -> Iterator[End]:
+    """Find all edges that are awaited at the end of a period."""
     for label, bit in nets.outputs:
         for edge in events.get(bit, {}):
-            yield _End(kind="output", bit=bit, edge=edge, label=label, setup_ns=0.0)
+            yield End(kind="output", bit=bit, edge=edge, label=label, setup_ns=0.0)
     for name, cell in nets.cells.items():
         for arc in cell.setups:
             bit = nets.pins[name].get(arc.pin, -1)
@@ -464,7 +510,7 @@ def _ends(nets: _Nets, events: _Events, clock_slew_ns: float) -> Iterator[_End]:
                 if table is not None:
                     setup = table.value(clock_slew_ns, event.slew)
                     label = f"{name}/{arc.pin}"
-                    yield _End(
+                    yield End(
                         kind="register",
                         bit=bit,
                         edge=edge,
@@ -474,11 +520,11 @@ def _ends(nets: _Nets, events: _Events, clock_slew_ns: float) -> Iterator[_End]:
                     )
 
 
-def _steps(
-    nets: _Nets,
+def steps(
+    nets: Nets,
     loads: Mapping[int, tuple[float, float]],
-    events: _Events,
-    end: _End,
+    events: Events,
+    end: End,
     start: str,
 ) -> tuple[PathStep, ...]:
     """Walk back from the end of a path to its start, along the latest arrivals."""

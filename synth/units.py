@@ -1,10 +1,12 @@
 """Hardware as mapped netlists of its distinct units, each with the number of its instances."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from synth.activity import Activity
+from synth.borders import UnitPath, longest_paths
 from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.netlist import CellClass, Netlist
@@ -12,7 +14,10 @@ from synth.timing import Path, Timing, analyse
 from synth.verilog import VerilogDesign
 from synth.yosys import MappedNetlist, map_netlist
 
-__all__ = ["MappedModule", "MappedUnit", "MappedUnits", "UnitsRun", "map_modules"]
+__all__ = ["MappedModule", "MappedUnit", "MappedUnits", "UnitsRun", "map_modules", "meet_clock"]
+
+#: Most units that are mapped again to make paths between units shorter.
+MAX_TRIES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +151,65 @@ def map_modules(
         return dict(zip(distinct, pool.map(make, distinct), strict=True))
 
 
+def meet_clock(
+    modules: Mapping[str, MappedModule],
+    again: Callable[[str, float], MappedModule],
+    wiring: Mapping[str, Any],
+    library: CellLibrary,
+    *,
+    counts: Mapping[str, int],
+    clock_ns: float,
+    wire_cap_ff: float = 0.0,
+) -> tuple[dict[str, MappedModule], list[UnitPath]]:
+    """Map units again whose inputs come too late for the clock.
+
+    Units are mapped as if their inputs came at the clock edge.  One in which a path ends that began
+    in another unit, and misses the clock, is mapped for what the other one leaves of it.
+
+    Parameters
+    ----------
+    modules : mapping of str to MappedModule
+        Units by role.
+    again : callable
+        Maps the unit of a role for another clock period in ns.
+    wiring, library, counts, wire_cap_ff
+        By role, see `synth.borders.longest_paths`.
+    clock_ns : float
+        Clock period.
+
+    Returns
+    -------
+    modules : dict of str to MappedModule
+        By role; as they were, but for units that the second attempt makes faster.
+    paths : list of UnitPath
+        Longest path that ends in each of them, longest first.
+    """
+    result = dict(modules)
+
+    def longest() -> list[UnitPath]:
+        netlists = {role: module.mapped.module for role, module in result.items()}
+        return longest_paths(wiring, netlists, library, counts=counts, wire_cap_ff=wire_cap_ff)
+
+    paths = longest()
+    tried: set[tuple[str, float]] = set()
+    while True:
+        for path in paths:
+            role, last = path.units[-1], path.parts[-1]
+            # The input of the last part has the delay of the buffers before it.
+            left_ns = clock_ns - path.delay_ns + last.delay_ns - last.steps[0].delay_ns
+            missed = path.delay_ns > clock_ns and len(path.parts) > 1 and role in result
+            if missed and left_ns > 0 and (role, left_ns) not in tried and len(tried) < MAX_TRIES:
+                break
+        else:
+            return result, paths
+        tried.add((role, left_ns))
+        before, old = paths, result[role]
+        result[role] = again(role, left_ns)
+        paths = longest()
+        if max(new.delay_ns for new in paths if new.units[-1] == role) >= path.delay_ns:
+            result[role], paths = old, before
+
+
 def _sources(design: VerilogDesign, name: str) -> dict[str, str]:
     """Collect module ``name`` and all that is in it, by module."""
     sources = {name: design.modules[name]}
@@ -163,6 +227,8 @@ class MappedUnits:
     ----------
     units : mapping of str to MappedUnit
         Units by role.
+    paths : sequence of UnitPath
+        Longest path that ends in each of them, longest first; by role.
     clock_ns : float
         Clock period that mapping aimed at.
     wire_cap_ff : float
@@ -175,9 +241,15 @@ class MappedUnits:
     """
 
     def __init__(
-        self, units: Mapping[str, MappedUnit], *, clock_ns: float, wire_cap_ff: float = 0.0
+        self,
+        units: Mapping[str, MappedUnit],
+        paths: Sequence[UnitPath],
+        *,
+        clock_ns: float,
+        wire_cap_ff: float = 0.0,
     ) -> None:
         self.units = dict(units)
+        self._paths = list(paths)
         self.clock_ns = clock_ns
         self.wire_cap_ff = wire_cap_ff
 
@@ -213,15 +285,18 @@ class MappedUnits:
         return areas
 
     def critical_paths(self) -> list[tuple[str, Sequence[Path]]]:
-        """Paths from register to register, longest first: units and the parts of each path."""
-        paths: list[tuple[str, Sequence[Path]]] = []
-        for unit in self.units.values():
-            path = unit.timing.critical_path
-            if path is not None:
-                paths.append((unit.name, [path]))
-        return sorted(paths, key=lambda path: -sum(part.delay_ns for part in path[1]))
+        """Longest path that ends in each unit, longest first: units, and the parts of each path.
+
+        Paths begin and end at registers, memories and ports of the hardware, wherever the borders
+        of units are; see `synth.borders`.
+        """
+        names = {role: unit.name for role, unit in self.units.items()}
+        return [
+            (" to ".join(names.get(role, role) for role in path.units), path.parts)
+            for path in self._paths
+        ]
 
     @property
     def critical_path_ns(self) -> float:
         """Shortest clock period."""
-        return sum(part.delay_ns for part in self.critical_paths()[0][1])
+        return self._paths[0].delay_ns

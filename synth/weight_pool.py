@@ -5,7 +5,7 @@ gates: they are arrays here, and every row that is read or written is counted.  
 each distinct unit once, and one simulation holds all its instances as lanes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -18,13 +18,17 @@ from hdl.weight_pool import WeightPoolEngine
 from synth.activity import LANES_PER_WORD, Simulator, Words, pack, unpack
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.flat import unit_wiring
 from synth.netlist import CellClass
-from synth.units import MappedUnit, MappedUnits, UnitsRun, map_modules
+from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
 from synth.verilog import to_verilog
 
 __all__ = ["EngineRun", "MappedEngine", "PixelBatch"]
 
 Integers = npt.NDArray[np.integer[Any]]
+
+#: Starts of the names of modules that are memories.
+MEMORIES = tuple(f"weight_pool_{name}_" for name in ("table", "accumulators", "biases", "sums"))
 
 #: Class of the gates of each unit by role: shifted and added, an entry stands for products.
 CLASSES = {
@@ -127,20 +131,42 @@ class MappedEngine(MappedUnits):
                 name for name in design.modules if name.startswith(f"weight_pool_{role}_")
             )
         counts = design.counts()
-        modules = map_modules(
+
+        def mapped(modules: Iterable[str], clock_ns: float) -> dict[str, MappedModule]:
+            return map_modules(
+                design,
+                modules,
+                library,
+                clock_ns=clock_ns,
+                clock_gating=clock_gating,
+                workers=workers,
+                cache=cache,
+            )
+
+        modules = mapped(names.values(), clock_ns)
+        wiring = unit_wiring(
             design,
             names.values(),
             library,
-            clock_ns=clock_ns,
-            clock_gating=clock_gating,
-            workers=workers,
+            is_memory=lambda name: name.startswith(MEMORIES),
             cache=cache,
         )
+        roles = {name: role for role, name in names.items()}
+        for cell in wiring["cells"].values():
+            cell["type"] = roles.get(cell["type"], cell["type"])
+        by_role, paths = meet_clock(
+            {role: modules[name] for role, name in names.items()},
+            lambda role, left_ns: mapped([names[role]], left_ns)[names[role]],
+            wiring,
+            library,
+            counts={role: counts[name] for role, name in names.items()},
+            clock_ns=clock_ns,
+        )
         units = {
-            role: MappedUnit.of(modules[names[role]], names[role], counts[names[role]], kind)
+            role: MappedUnit.of(by_role[role], names[role], counts[names[role]], kind)
             for role, kind in CLASSES.items()
         }
-        super().__init__(units, clock_ns=clock_ns)
+        super().__init__(units, paths, clock_ns=clock_ns)
 
     def run(self, batch: PixelBatch) -> EngineRun:
         """Run pixels on the mapped netlists.
