@@ -21,6 +21,7 @@ from synth.delays import Delays, library_delays, unit_delays
 from synth.energy import EnergyModel
 from synth.foreign import RESET_NAME, ForeignDesign
 from synth.glitches import GlitchSimulator
+from synth.hierarchy import map_hierarchy
 from synth.netlist import Netlist
 from synth.timing import Path as TimingPath
 from synth.timing import Timing, analyse
@@ -63,6 +64,9 @@ class Settings:
         Longest time of mapping, in seconds.
     delays : str
         One of `DELAYS`.
+    hierarchy : int, optional
+        Levels of instances below the top module whose costs are told apart, in a netlist that is
+        mapped module by module; what is deeper belongs to the one that it is in.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class Settings:
     reset_cycles: int = 4
     timeout_s: float = 300.0
     delays: str = "none"
+    hierarchy: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("clock_ns", "operations", "macs", "timeout_s"):
@@ -86,6 +91,8 @@ class Settings:
             raise ValueError(f"reset_cycles must be at least 1, not {self.reset_cycles}")
         if self.delays not in DELAYS:
             raise ValueError(f"delays must be one of {', '.join(DELAYS)}, not {self.delays!r}")
+        if self.hierarchy is not None and self.hierarchy < 1:
+            raise ValueError(f"hierarchy must be at least 1, not {self.hierarchy}")
 
     def delays_of(self, netlist: Netlist, timing: Timing) -> Delays | None:
         """Delays of the cells of a netlist; None without any."""
@@ -252,7 +259,10 @@ def measure(
         settings.reset_cycles,
         delays=settings.delays_of(netlist, timing),
     )
-    classes = [LOGIC if instance.ff is None else REGISTERS for instance in netlist.instances]
+    hierarchy = None
+    if settings.hierarchy is not None:
+        hierarchy = _hierarchy(design, roles, stimuli, library, settings, (netlist, activity))
+    classes = _classes(netlist)
     model = EnergyModel(netlist, classes, clock_ns=settings.clock_ns, timing=timing)
     [energy] = model.measure(activity)
     split = energy.per(energy.cycles)
@@ -286,12 +296,21 @@ def measure(
         "energy_breakdown_pj": split,
         "power_uw": UW_PER_PJ_NS * per_cycle / settings.clock_ns,
         "leakage_uw": leakage_nw / NW_PER_UW,
+        "hierarchy": hierarchy,
         "nets_annotated": energy.nets_annotated,
         "cycles": energy.cycles,
         "delays": settings.delays,
         "cells_by_type": mapped.cells_by_type,
         "recipe": mapped.recipe,
-        "notes": [*design.notes, *_notes(design, netlist, timing, roles, settings)],
+        "notes": [
+            *design.notes,
+            *_notes(design, netlist, timing, roles, settings),
+            *(
+                ["module by module, outputs toggle otherwise: the source leaves values open"]
+                if hierarchy is not None and hierarchy["same_outputs"] is False
+                else []
+            ),
+        ],
         "library": {
             name: getattr(library, name)
             for name in ("name", "version", "source", "licence", "voltage_v", "temperature_c")
@@ -306,6 +325,93 @@ def measure(
         },
     }
     return result, mapped
+
+
+def _classes(netlist: Netlist) -> list[str]:
+    return [LOGIC if instance.ff is None else REGISTERS for instance in netlist.instances]
+
+
+def _hierarchy(
+    design: ForeignDesign,
+    roles: Bench,
+    stimuli: Stimuli,
+    library: CellLibrary,
+    settings: Settings,
+    flat: tuple[Netlist, Activity],
+) -> dict[str, Any]:
+    """Map the design module by module, and say what each instance costs on the same stimuli."""
+    tree = map_hierarchy(
+        design.modules,
+        design.top,
+        library,
+        clock_ns=settings.clock_ns,
+        timeout_s=settings.timeout_s,
+    )
+    netlist = Netlist(tree.mapped, library)
+    _require_pure_clock(netlist)
+    timing = analyse(tree.mapped.module, library)
+    activity = simulate(
+        netlist,
+        roles,
+        stimuli,
+        settings.reset_cycles,
+        delays=settings.delays_of(netlist, timing),
+    )
+    shown = tree.shown(settings.hierarchy)
+    owners = [shown[owner] for owner in tree.owners]
+    model = EnergyModel(
+        netlist, _classes(netlist), clock_ns=settings.clock_ns, timing=timing, owners=owners
+    )
+    [energy] = model.measure(activity)
+    instances: dict[str, dict[str, Any]] = {
+        path: {
+            "path": path,
+            "module": tree.modules[path],
+            "area_um2": 0.0,
+            "cells": 0,
+            "flip_flops": 0,
+            "leakage_uw": 0.0,
+            "energy_per_cycle_pj": 0.0,
+            "energy_breakdown_pj": dict.fromkeys((LOGIC, REGISTERS, "clock", "leakage"), 0.0),
+        }
+        for path in dict.fromkeys(shown.values())
+    }
+    for owner, instance in zip(owners, netlist.instances, strict=True):
+        entry = instances[owner]
+        entry["cells"] += 1
+        entry["flip_flops"] += instance.ff is not None
+        if instance.cell is not None:
+            entry["area_um2"] += instance.cell.area_um2
+            entry["leakage_uw"] += instance.cell.leakage_nw / NW_PER_UW
+    for name, value in energy.per(energy.cycles).items():
+        owner, _, kind = name.rpartition("/")
+        instances[owner]["energy_breakdown_pj"][kind] += value
+        instances[owner]["energy_per_cycle_pj"] += value
+    return {
+        "depth": settings.hierarchy,
+        "area_um2": netlist.area_um2,
+        "cells": len(netlist.instances),
+        "critical_path_ns": timing.critical_path_ns,
+        "energy_per_cycle_pj": sum(energy.per(energy.cycles).values()),
+        "leakage_uw": sum(entry["leakage_uw"] for entry in instances.values()),
+        "same_outputs": (
+            _same_outputs(flat, (netlist, activity)) if settings.delays == "none" else None
+        ),
+        "instances": list(instances.values()),
+    }
+
+
+def _same_outputs(one: tuple[Netlist, Activity], other: tuple[Netlist, Activity]) -> bool:
+    """Whether two netlists of a design have toggled alike at every bit of every output."""
+    toggles = [
+        [
+            activity.toggles[0, list(port.nets)].tolist()
+            for _, port in sorted(netlist.ports.items())
+            if port.direction == "output"
+        ]
+        for netlist, activity in (one, other)
+    ]
+    return toggles[0] == toggles[1]
 
 
 def simulate(

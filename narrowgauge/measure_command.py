@@ -187,6 +187,13 @@ def _number(name: str, default: float | None, help_text: str) -> Callable[[Any],
     help="Simulate with unit or library delays, so that glitches count.",
 )
 @click.option(
+    "--hierarchy",
+    type=click.IntRange(min=1),
+    metavar="LEVELS",
+    help="Area and energy of the instances of modules, so many levels deep, in a netlist that is "
+    "mapped module by module.",
+)
+@click.option(
     "--library",
     default="nangate45",
     show_default=True,
@@ -220,6 +227,7 @@ def measure(
     streams: int | None,
     seed: int,
     delays: str,
+    hierarchy: int | None,
     library: str,
     clock_ns: float,
     operations: float,
@@ -249,6 +257,7 @@ def measure(
         reset_cycles=reset_cycles,
         timeout_s=time_limit,
         delays=delays,
+        hierarchy=hierarchy,
     )
     # Identifiers may be longer than what a table has room for.
     name = top[:40] if name is None else name
@@ -265,6 +274,7 @@ def measure(
                 parameters=parameters,
                 standard=standard,
                 reader=reader,
+                hierarchy=hierarchy is not None,
                 timeout_s=time_limit,
             )
         chosen = [_distribution(text) for text in distributions]
@@ -421,8 +431,65 @@ def print_measurement(result: Mapping[str, Any]) -> None:
         )
     line("power", f"{figure(result['power_uw'], 4)} uW, leakage {figure(result['leakage_uw'])} uW")
     line("nets annotated", f"{100 * result['nets_annotated']:g} %")
+    if result["hierarchy"] is not None:
+        _print_hierarchy(result)
     for note in result["notes"]:
         line("note", note)
+
+
+def _print_hierarchy(result: Mapping[str, Any]) -> None:
+    """Print what each instance costs, and what it costs to tell them apart."""
+    from narrowgauge.table import Column, aligned, figure, print_table, print_wrapped, terminal
+
+    tree = result["hierarchy"]
+    entries = tree["instances"]
+    area, energy = tree["area_um2"], tree["energy_per_cycle_pj"]
+    changes = [
+        f"{100 * (tree[name] / result[name] - 1 if result[name] else 0):+.1f} %"
+        for name in ("area_um2", "energy_per_cycle_pj")
+    ]
+    print_wrapped(
+        f"{'by instance':<{LABEL}}",
+        f"mapped module by module: {figure(area, 5)} um2 ({changes[0]}), {figure(energy, 4)} pJ "
+        f"per cycle ({changes[1]}), {tree['critical_path_ns']:.3f} ns",
+    )
+    click.echo()
+
+    def figures(heading: str, values: list[float], digits: int) -> Column:
+        return Column(heading=heading, cells=aligned(values, digits))
+
+    def shares(name: str, total: float) -> Column:
+        values = [100 * entry[name] / total if total else 0.0 for entry in entries]
+        return Column(heading="\n%", cells=[f"{value:.1f}" for value in values])
+
+    print_table(
+        terminal(),
+        [
+            Column(
+                heading="\ninstance",
+                cells=_tree([entry["path"] for entry in entries], result["design"]["top"]),
+                is_text=True,
+            ),
+            Column(heading="\nmodule", cells=[entry["module"] for entry in entries], is_text=True),
+            Column(heading="\ncells", cells=[str(entry["cells"]) for entry in entries]),
+            figures("area\num2", [entry["area_um2"] for entry in entries], 4),
+            shares("area_um2", area),
+            figures("energy\npJ/cycle", [entry["energy_per_cycle_pj"] for entry in entries], 3),
+            shares("energy_per_cycle_pj", energy),
+            figures("leak\nuW", [entry["leakage_uw"] for entry in entries], 3),
+        ],
+    )
+
+
+def _tree(paths: Sequence[str], top: str) -> list[str]:
+    """Names of instances, each below the one that it is in."""
+    names = []
+    for path in paths:
+        # Names may hold dots themselves.
+        around = [other for other in paths if not other or path.startswith(f"{other}.")]
+        inner = path[len(around[-1]) :].lstrip(".") if path else top
+        names.append("  " * len(around if path else []) + inner)
+    return names
 
 
 def _describe(stimuli: Mapping[str, Any], cycles: int) -> str:

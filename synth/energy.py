@@ -100,11 +100,15 @@ class EnergyModel:
         Load on every output port, in fF.
     clock_slew_ns : float, optional
         Slew of the clock at every flip-flop in ns; the library's ``fo4_slew_ns`` when left out.
+    owners : sequence of str, optional
+        What each of ``netlist.instances`` belongs to.  Sums are then kept by owner and class, as
+        ``owner/class``, those of clock and leakage too.
 
     Raises
     ------
     ValueError
-        If the netlist has black boxes, ``classes`` has another length, or a number is negative.
+        If the netlist has black boxes, ``classes`` or ``owners`` has another length, or a number
+        is negative.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class EnergyModel:
         wire_cap_ff: float = 0.0,
         output_load_ff: float = 0.0,
         clock_slew_ns: float | None = None,
+        owners: Sequence[str] | None = None,
     ) -> None:
         if netlist.blackboxes:
             found = netlist.instances[netlist.blackboxes[0]]
@@ -124,11 +129,12 @@ class EnergyModel:
                 f"netlist {netlist.top} must hold library cells only, not {found.name} "
                 f"of type {found.type}"
             )
-        if len(classes) != len(netlist.instances):
-            raise ValueError(
-                f"classes must have one entry for each of {len(netlist.instances)} instances, "
-                f"not {len(classes)}"
-            )
+        for field, entries in (("classes", classes), ("owners", owners)):
+            if entries is not None and len(entries) != len(netlist.instances):
+                raise ValueError(
+                    f"{field} must have one entry for each of {len(netlist.instances)} instances, "
+                    f"not {len(entries)}"
+                )
         for field, value in (("clock_ns", clock_ns), ("clock_slew_ns", clock_slew_ns or 0.0)):
             if not value >= 0:
                 raise ValueError(f"{field} must not be negative, not {value}")
@@ -146,17 +152,23 @@ class EnergyModel:
         for number in netlist.clocks:
             self._slews[number] = clock_slew_ns
 
-        self._kinds = [*dict.fromkeys((*sorted(set(self.classes)), CLOCK, LEAKAGE))]
+        self._owners = None if owners is None else list(owners)
+        if self._owners is not None:
+            pairs = zip(self._owners, self.classes, strict=True)
+            self.classes = [_owned(owner, kind) for owner, kind in pairs]
+        overheads = [
+            _owned(owner, kind)
+            for kind in (CLOCK, LEAKAGE)
+            for owner in ([None] if self._owners is None else sorted(set(self._owners)))
+        ]
+        self._kinds = [*dict.fromkeys((*sorted(set(self.classes)), *overheads))]
+        self._rows = {kind: row for row, kind in enumerate(self._kinds)}
         self._toggle_pj = np.zeros((len(self._kinds), netlist.net_count))
         self._cycle_pj = np.zeros(len(self._kinds))
         self._add_loads(wire_cap_ff, output_load_ff)
         self._add_inputs()
         self._add_clock_pins(clock_slew_ns)
-        self._cycle_pj[self._kinds.index(LEAKAGE)] += (
-            sum(item.cell.leakage_nw for item in netlist.instances if item.cell is not None)
-            * clock_ns
-            * PJ_PER_NW_NS
-        )
+        self._add_leakage(clock_ns)
         self._arcs = self._collect_arcs()
 
     def measure(self, activity: Activity) -> list[Energy]:
@@ -196,8 +208,14 @@ class EnergyModel:
         scale = PJ_PER_FF_V2 * netlist.library.voltage_v**2 / 2
         for number in range(CONSTANT_1 + 1, netlist.net_count):
             driver = netlist.drivers[number]
-            if number == netlist.clock:
-                self._toggle_pj[self._kinds.index(CLOCK), number] += scale * self._loads[number]
+            if number == netlist.clock and self._owners is None:
+                self._toggle_pj[self._overhead(CLOCK), number] += scale * self._loads[number]
+            elif number == netlist.clock:
+                for index, pin in netlist.sinks[number]:
+                    cell = netlist.instances[index].cell
+                    if cell is not None:
+                        cap = cell.pins[pin].cap_ff + wire_cap_ff
+                        self._toggle_pj[self._overhead(CLOCK, index), number] += scale * cap
             elif driver is not None:
                 self._toggle_pj[self._row(driver[0]), number] += scale * self._loads[number]
             else:
@@ -207,8 +225,24 @@ class EnergyModel:
                         cap = cell.pins[pin].cap_ff + wire_cap_ff
                         self._toggle_pj[self._row(index), number] += scale * cap
 
+    def _add_leakage(self, clock_ns: float) -> None:
+        """Power of every cell, for the time of a cycle."""
+        powers_nw: dict[int, float] = {}
+        for index, instance in enumerate(self.netlist.instances):
+            if instance.cell is not None:
+                row = self._overhead(LEAKAGE, index)
+                powers_nw[row] = powers_nw.get(row, 0.0) + instance.cell.leakage_nw
+        for row, power_nw in powers_nw.items():
+            self._cycle_pj[row] += power_nw * clock_ns * PJ_PER_NW_NS
+
     def _row(self, index: int) -> int:
-        return self._kinds.index(self.classes[index])
+        return self._rows[self.classes[index]]
+
+    def _overhead(self, kind: str, index: int | None = None) -> int:
+        """Row of what clock or leakage cost an instance; the one of all without owners."""
+        if self._owners is None or index is None:
+            return self._rows[kind]
+        return self._rows[_owned(self._owners[index], kind)]
 
     def _add_inputs(self) -> None:
         """Passive energy of the inputs of cells."""
@@ -222,11 +256,11 @@ class EnergyModel:
 
     def _add_clock_pins(self, clock_slew_ns: float) -> None:
         """Energy at clock pins; it depends on whether a state changes or a clock gate is open."""
-        row = self._kinds.index(CLOCK)
         for index in (*self.netlist.registers, *self.netlist.clock_gates):
             instance = self.netlist.instances[index]
             if instance.cell is None:
                 continue
+            row = self._overhead(CLOCK, index)
             idle = instance.cell.clock_energy(clock_slew_ns, 0.0)
             pulses = 1.0
             if instance.ff is None:
@@ -270,6 +304,11 @@ class EnergyModel:
             arc_causes=np.array(causes_of, np.intp),
             arc_pj=np.array(energies, np.float64),
         )
+
+
+def _owned(owner: str | None, kind: str) -> str:
+    """Name of what some owner spends on some class; the class itself without owners."""
+    return kind if owner is None else f"{owner}/{kind}"
 
 
 @dataclass(frozen=True, kw_only=True)

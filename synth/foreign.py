@@ -16,7 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,13 @@ for job in json.load(open("jobs.json")):
     os.chdir(job["cwd"] or folder)
     libyosys.Pass.call(design, job["words"])
 """
+
+# Leaves nothing that a chip does not have: it does not start with values.  Contents of read-only
+# memories are constants by then.
+PLAIN = ("delete t:$print t:$check", "setattr -unset init w:*", "setundef -undriven -zero")
+RISING = ("setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY",)
+# Takes apart cells that Verilog has no expression for.
+EXPRESSIONS = ("bmuxmap", "demuxmap", "bwmuxmap")
 
 # Cells of Yosys that hold a value while their enable is off.
 LATCHES = ("$dlatch", "$adlatch", "$dlatchsr", "$sr", "$_DLATCH", "$_DLATCHSR", "$_SR_")
@@ -136,6 +143,9 @@ class ForeignDesign:
         Bits of memories that become flip-flops.
     notes : tuple of str
         What was changed or assumed, one sentence each.
+    modules : dict of str to dict
+        Modules of the design as the JSON of Yosys, before they are put into one another; empty if
+        they were not asked for.
     """
 
     top: str
@@ -146,6 +156,7 @@ class ForeignDesign:
     resets: dict[str, int] = field(default_factory=dict)
     memory_bits: int = 0
     notes: tuple[str, ...] = ()
+    modules: dict[str, Any] = field(default_factory=dict)
 
 
 def read_foreign(
@@ -159,6 +170,7 @@ def read_foreign(
     reader: str = "slang",
     max_memory_bits: int = MAX_MEMORY_BITS,
     keep_memories: bool = False,
+    hierarchy: bool = False,
     timeout_s: float = 300.0,
 ) -> ForeignDesign:
     """Read a design.
@@ -184,6 +196,8 @@ def read_foreign(
         Most bits of all memories.
     keep_memories : bool
         Leave memories, of any size, as they are, for FPGA families; else they become flip-flops.
+    hierarchy : bool
+        Read the modules apart too, for `synth.hierarchy`.
     timeout_s : float
         Longest time that it may take, in seconds.
 
@@ -237,7 +251,10 @@ def read_foreign(
         is_as_it_is = reader == "yosys" and not (macros or values or folders)
         sources = [_text(path) for path in paths] if is_as_it_is else None
         notes = raw.notes(keep_memories=keep_memories)
-        return flow.plain(found, notes, sources, keep_memories=keep_memories)
+        design = flow.plain(found, notes, sources, keep_memories=keep_memories)
+        if not hierarchy:
+            return design
+        return replace(design, modules=flow.modules(is_falling=design.falling_edge))
 
 
 def _require_words(top: str, macros: Mapping[str, str], values: Mapping[str, str]) -> None:
@@ -298,6 +315,7 @@ class _Flow:
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         self.names: dict[str, str] = {}
+        self.jobs: tuple[_Job, ...] = ()
 
     def link(self, target: Path, name: str) -> str:
         """Path of a link to a file or folder, without any special character in its name."""
@@ -325,6 +343,7 @@ class _Flow:
 
     def _read(self, *jobs: "_Job") -> None:
         """Read the sources and write the flat module, as it is and optimised for inspection."""
+        self.jobs = jobs
         self._run(
             *jobs,
             "proc",
@@ -382,8 +401,37 @@ class _Flow:
             notes=tuple(notes),
         )
 
+    def modules(self, *, is_falling: bool) -> dict[str, Any]:
+        """Read the sources again and leave the modules apart, but for those of interfaces."""
+        jobs = [
+            (["read_slang", "--best-effort-hierarchy", *job[0][1:]], job[1])
+            if isinstance(job, tuple) and job[0][0] == "read_slang"
+            else job
+            for job in self.jobs
+        ]
+        try:
+            self._run(
+                *jobs,
+                "proc",
+                "memory -nomap",
+                "memory_map",
+                *PLAIN,
+                *(RISING if is_falling else ()),
+                *EXPRESSIONS,
+                "opt_clean",
+                "write_json modules.json",
+            )
+        except ForeignError as error:
+            # It could be read flat, so that this is not for the user to put right.
+            raise ForeignError(
+                f"hierarchy must be left out for {self.top}, whose modules cannot be read apart: "
+                f"{error}"
+            ) from None
+        modules: dict[str, Any] = json.loads(_text(self.folder / "modules.json"))["modules"]
+        return modules
+
     def _plain(self, found: "_Inspection", is_falling: bool, *, keep_memories: bool) -> str:
-        rising = ["setparam -set CLK_POLARITY 1'1 r:CLK_POLARITY"] if is_falling else []
+        rising = RISING if is_falling else ()
         # A name that is but the backslash of escaped names is none in the Verilog of Yosys.
         nameless = ["rename -hide w:*"] if found.has_empty_name else []
         # Bits of a word with one enable are known as such only then; block RAMs have one for each
@@ -394,16 +442,10 @@ class _Flow:
         self._run(
             "read_rtlil design.il",
             *memories,
-            "delete t:$print t:$check",
-            # A chip does not start with values.  Contents of read-only memories are constants now.
-            "setattr -unset init w:*",
-            "setundef -undriven -zero",
+            *PLAIN,
             *rising,
             *nameless,
-            # Cells that Verilog has no expression for.
-            "bmuxmap",
-            "demuxmap",
-            "bwmuxmap",
+            *EXPRESSIONS,
             "opt_clean",
             "write_verilog -noattr design.v",
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from golden.formats import parse
 from narrowgauge import catalogue, stimuli
 from narrowgauge import measure as measuring
 from narrowgauge.cli import main
+from narrowgauge.forms import load_form, require_form
 from narrowgauge.measure import Settings, bench, measure, simulate
 from narrowgauge.stimuli import Distribution, Stimuli, Stream, load_stimuli, random_stimuli
 from synth.activity import Simulator, pack
@@ -337,6 +339,7 @@ def test_clock_of_a_combinational_design(multiply):
         ({"clock_ns": 0}, "clock_ns must be positive, not 0"),
         ({"operations": -1}, "operations must be positive, not -1"),
         ({"macs": 0}, "macs must be positive, not 0"),
+        ({"hierarchy": 0}, "hierarchy must be at least 1, not 0"),
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"reset_cycles": 0}, "reset_cycles must be at least 1, not 0"),
         ({"delays": "some"}, "delays must be one of none, unit, library, not 'some'"),
@@ -516,6 +519,58 @@ def test_own_design_through_the_gauge(tmp_path, library):
         assert result["energy_breakdown_pj"][kind] == pytest.approx(energy.per(70 * 30)[kind])
 
 
+TREE = """module half(input clk, input [3:0] a, output reg [3:0] q);
+  always @(posedge clk) q <= ~a;
+endmodule
+module pair(input clk, input [3:0] a, b, output [3:0] y);
+  wire [3:0] left, right;
+  half u_left(.clk(clk), .a(a), .q(left));
+  half u_right(.clk(clk), .a(b), .q(right));
+  assign y = left ^ right;
+endmodule
+"""
+
+
+def test_instances(tmp_path, library):
+    """What they cost adds up, and the figures of the flat netlist are as they would be."""
+    path = tmp_path / "tree.v"
+    path.write_text(TREE)
+    design = read_foreign([path], "pair", hierarchy=True)
+    roles = bench(design)
+    drawn = random_stimuli(roles.widths, streams=4, cycles=40, seed=2, default=Distribution())
+    result, _ = measure(design, roles, drawn, library, Settings(hierarchy=1))
+    flat, _ = measure(design, roles, drawn, library, Settings())
+    tree = result.pop("hierarchy")
+    assert flat.pop("hierarchy") is None
+    assert result == flat
+    entries = {entry["path"]: entry for entry in tree["instances"]}
+    assert [(path, entry["module"]) for path, entry in sorted(entries.items())] == [
+        ("", "pair"), ("u_left", "half"), ("u_right", "half"),
+    ]  # fmt: skip
+    assert [entries[path]["cells"] for path in ("", "u_left", "u_right")] == [4, 8, 8]
+    assert [entries[path]["flip_flops"] for path in ("", "u_left", "u_right")] == [0, 4, 4]
+    for name in ("area_um2", "cells", "leakage_uw", "energy_per_cycle_pj"):
+        assert sum(entry[name] for entry in entries.values()) == pytest.approx(tree[name])
+    for entry in entries.values():
+        split = entry["energy_breakdown_pj"]
+        assert sum(split.values()) == pytest.approx(entry["energy_per_cycle_pj"])
+        assert split["leakage"] == pytest.approx(2 * entry["leakage_uw"] / 1000)
+    # An exclusive or of each bit, and nothing that is clocked.
+    assert entries[""]["energy_breakdown_pj"]["clock"] == 0
+    assert entries[""]["area_um2"] == pytest.approx(4 * library.cells["XOR2_X1"].area_um2)
+    left, right = (entries[path]["energy_breakdown_pj"] for path in ("u_left", "u_right"))
+    assert left["clock"] > 10 * abs(left["clock"] - right["clock"])
+    assert tree["same_outputs"] is True
+    delayed, _ = measure(design, roles, drawn, library, Settings(hierarchy=1, delays="unit"))
+    assert delayed["hierarchy"]["same_outputs"] is None
+
+    path.write_text(TREE.replace("left ^ right", "left & right"))
+    wrong = replace(design, modules=read_foreign([path], "pair", hierarchy=True).modules)
+    result, _ = measure(wrong, roles, drawn, library, Settings(hierarchy=1))
+    assert result["hierarchy"]["same_outputs"] is False
+    assert result["notes"][-1].startswith("module by module, outputs toggle otherwise")
+
+
 def test_nothing_left(source, library):
     design = source("module wire_only(input a, output y); assign y = a; endmodule")
     with pytest.raises(ValueError, match="wire_only must hold at least one cell, but maps to"):
@@ -618,6 +673,27 @@ def test_table(capsys, folder):
         # Long lines are wrapped.
         assert re.search(pattern, re.sub(r"\n +", " ", text), re.M), pattern
     assert "note" not in text
+
+
+def test_table_of_instances(capsys, folder):
+    Path("tree.v").write_text(TREE)
+    text = run(capsys, "tree.v", "--top", "pair", "--random", 20, "--hierarchy", 3, "-o", "out")
+    result = json.loads(Path("out/measure.json").read_text())
+    require_form(result, load_form("measure.json"))
+    tree = result["hierarchy"]
+    assert re.search(
+        rf"^by instance +mapped module by module: {tree['area_um2']:.3f} um2 \([+-]\d+\.\d %\), ",
+        text,
+        re.M,
+    )
+    lines = text.splitlines()
+    place = next(index for index, line in enumerate(lines) if line.startswith("instance "))
+    assert [line.split()[:3] for line in lines[place + 2 : place + 5]] == [
+        ["pair", "pair", "4"], ["u_left", "half", "8"], ["u_right", "half", "8"],
+    ]  # fmt: skip
+    assert lines[place + 3].startswith("  u_left")
+    shares = [float(line.split()[4]) for line in lines[place + 2 : place + 5]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
 def test_files(capsys, folder):

@@ -211,6 +211,12 @@ def test_other_clock(folder):
         read_measured([folder / "with" / "measure.json"], Settings(clock_ns=1.5))
 
 
+def test_clock_gating(folder):
+    with pytest.raises(ValueError, match=r"clock_gating must be left out beside measured .* not 3"):
+        read_measured([folder / "with" / "measure.json"], Settings(clock_gating=3))
+    assert read_measured([], Settings(clock_gating=3)) == []
+
+
 def test_one_name_twice(folder):
     path = folder / "with" / "measure.json"
     with pytest.raises(ValueError, match="different names, not 'multiply' twice"):
