@@ -21,7 +21,7 @@ from narrowgauge import errors
 from narrowgauge.fpga_command import fpga as fpga_command
 from narrowgauge.library_command import library as library_group
 from narrowgauge.measure_command import measure as measure_command
-from narrowgauge.options import positive
+from narrowgauge.options import clock_gating, hardware, positive
 from narrowgauge.timing_command import timing as timing_command
 
 __all__ = ["main", "split_formats"]
@@ -219,27 +219,13 @@ def table(spec: str, as_csv: bool, as_json: bool) -> None:
 @click.argument("design")
 @click.argument("spec", required=False)
 @click.option("-o", "--output", required=True, help="Folder for the files; see compare.")
-@click.option("--rows", type=int, help="Rows of an array (16).")
-@click.option("--cols", type=int, help="Columns of an array (16).")
-@click.option("--length", type=int, help="Longest dot product, held exactly (2048).")
-@click.option("--lanes", type=int, help="Lanes of a tile or a look-up engine (8).")
-@click.option("--outputs", type=int, help="Most outputs of a layer of a look-up engine (256).")
-@click.option("--requantisers", type=int, help="Requantisers of a look-up engine (1).")
+@hardware()
 @click.option(
     "--pool",
     metavar="FILE",
     help="Pool of a look-up engine, whose table it then has from the start: an .npy or .npz file "
     "with the array pool [entries, group].",
 )
-@click.option(
-    "--decoders",
-    type=click.Choice(["edge", "pe"]),
-    help="Where an array decodes: at its edges, or in each processing element (edge).",
-)
-@click.option("--zero-gating", is_flag=True, help="Hold an array's multipliers still for zeros.")
-@click.option("--pipelined", is_flag=True, help="More registers, for a shorter clock period.")
-@click.option("--carry-save", is_flag=True, help="Accumulate in an array as sums and carries.")
-@click.option("--modes", help="Modes of a fused multiplier (8x8-4x4-2x2).")
 @click.option(
     "--clock-ns",
     type=float,
@@ -415,12 +401,7 @@ def test(
     show_default=True,
     help="Of the operands that are simulated.",
 )
-@click.option(
-    "--clock-gating",
-    type=COUNT,
-    metavar="N",
-    help="Gate the clock of N or more flip-flops with the same enable.  [default: no clock gates]",
-)
+@clock_gating
 @click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
 @click.option(
     "--format",

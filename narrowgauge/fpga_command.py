@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from narrowgauge import errors
-from narrowgauge.options import positive
+from narrowgauge.options import hardware, positive
 
 __all__ = ["fpga", "print_fpga"]
 
@@ -81,21 +81,7 @@ LABEL = 16
     show_default=True,
     help="Seconds that reading, mapping and each placement may take.",
 )
-@click.option("--rows", type=int, help="Rows of an array (16).")
-@click.option("--cols", type=int, help="Columns of an array (16).")
-@click.option("--length", type=int, help="Longest dot product, held exactly (2048).")
-@click.option("--lanes", type=int, help="Lanes of a tile or a look-up engine (8).")
-@click.option("--outputs", type=int, help="Most outputs of a layer of a look-up engine (256).")
-@click.option("--requantisers", type=int, help="Requantisers of a look-up engine (1).")
-@click.option(
-    "--decoders",
-    type=click.Choice(["edge", "pe"]),
-    help="Where an array decodes: at its edges, or in each processing element (edge).",
-)
-@click.option("--zero-gating", is_flag=True, help="Hold an array's multipliers still for zeros.")
-@click.option("--pipelined", is_flag=True, help="More registers, for a shorter clock period.")
-@click.option("--carry-save", is_flag=True, help="Accumulate in an array as sums and carries.")
-@click.option("--modes", help="Modes of a fused multiplier (8x8-4x4-2x2).")
+@hardware()
 @click.option("--check", is_flag=True, help="With --frequency: exit with 1 if the clock is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-o", "--output", help="Folder for fpga.json and the mapped netlist.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from narrowgauge import errors
+from narrowgauge import errors, options
 
 if TYPE_CHECKING:
     from synth.timing import Timing
@@ -48,11 +48,8 @@ ARRAY_SIZE = 2
     show_default=True,
     help="Capacitance of the wire to every pin, in fF.",
 )
-@click.option("--rows", type=int, help=f"Rows of an array ({ARRAY_SIZE}).")
-@click.option("--cols", type=int, help=f"Columns of an array ({ARRAY_SIZE}).")
-@click.option("--length", type=int, help="Longest dot product, held exactly (2048).")
-@click.option("--pipelined", is_flag=True, help="More registers, for a shorter clock period.")
-@click.option("--carry-save", is_flag=True, help="Accumulate in an array as sums and carries.")
+@options.clock_gating
+@options.hardware(ARRAY_SIZE)
 @click.option("--module", help="Module of the design to map instead of all of it.")
 @click.option("--all", "all_kinds", is_flag=True, help="The longest path of each kind.")
 @click.option("--check", is_flag=True, help="Exit with 1 if the clock is missed.")
@@ -63,6 +60,7 @@ def timing(
     library: str,
     clock_ns: float,
     wire_cap_ff: float,
+    clock_gating: int | None,
     module: str | None,
     all_kinds: bool,
     check: bool,
@@ -84,13 +82,20 @@ def timing(
         raise ValueError(f"clock_ns must be a positive number, not {clock_ns:g}")
     if not 0 <= wire_cap_ff < math.inf:
         raise ValueError(f"wire_cap_ff must be a number of 0 or more, not {wire_cap_ff:g}")
-    unit, form, options = catalogue.choose(design, spec, choices, rows=ARRAY_SIZE, cols=ARRAY_SIZE)
+    unit, form, chosen = catalogue.choose(design, spec, choices, rows=ARRAY_SIZE, cols=ARRAY_SIZE)
     cells = load(library)
-    verilog = to_verilog(unit.build(form, options))
+    verilog = to_verilog(unit.build(form, chosen))
     top = verilog.top if module is None else module
     if top not in verilog.modules:
         raise ValueError(f"module must be one of {', '.join(verilog.modules)}, not {top!r}")
-    mapped = map_netlist(verilog.modules, top, cells, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
+    mapped = map_netlist(
+        verilog.modules,
+        top,
+        cells,
+        clock_ns=clock_ns,
+        wire_cap_ff=wire_cap_ff,
+        clock_gating=clock_gating,
+    )
     result = analyse(mapped.module, cells, wire_cap_ff=wire_cap_ff)
     slack_ns = result.slack_ns(clock_ns)
     if as_json:
@@ -104,6 +109,7 @@ def timing(
                     "tools": {"yosys": yosys_version()},
                     "clock_ns": clock_ns,
                     "wire_cap_ff": wire_cap_ff,
+                    "clock_gating": clock_gating,
                     "critical_path_ns": result.critical_path_ns,
                     "max_frequency_mhz": _frequency(result),
                     "slack_ns": slack_ns,

@@ -123,3 +123,25 @@ def test_bad_input(words, message, capsys):
     assert (code, out) == (2, "")
     assert re.match(f"narrowgauge: error: .*{message}", err)
     assert err.count("\n") == 1
+
+
+def test_clock_gates(capsys):
+    lanes = ["timing", "weight_pool-engine", "--lanes", "2", "--json"]
+    lanes += ["--module", "weight_pool_result_l8_m8"]
+    _, plain, _ = run(capsys, *lanes)
+    code, gated, _ = run(capsys, *lanes, "--clock-gating", "4")
+    assert code == 0
+    assert json.loads(plain)["clock_gating"] is None
+    assert json.loads(gated)["clock_gating"] == 4
+    assert json.loads(plain)["critical_path_ns"] != json.loads(gated)["critical_path_ns"]
+    code, _, err = run(capsys, *lanes, "--clock-gating", "0")
+    assert code == 2
+    assert "--clock-gating" in err
+    assert "0 is not in the range x>=1" in err
+
+
+def test_modes(capsys):
+    fused = ["timing", "dybit-fused_mac", "--modes", "8x8-4x4", "--json"]
+    code, out, _ = run(capsys, *fused, "--module", "dybit_fused_weight_decoder_m8x8_4x4")
+    assert code == 0
+    assert json.loads(out)["module"] == "dybit_fused_weight_decoder_m8x8_4x4"
