@@ -48,7 +48,7 @@ class AbfpMachine:
     """
 
     design = "abfp-tile"
-    note = "its memories are in neither area nor energy"
+    note = ""
     accumulator_bits = 32
 
     def __init__(
@@ -73,6 +73,7 @@ class AbfpMachine:
                 name="weights",
                 rows=tile.rows * tile.max_tiles * tile.beats,
                 row_bits=tile.spec.weight_bits * tile.lanes,
+                banks=tile.rows,
             ),
             Memory(
                 name="weight_scales",
@@ -80,6 +81,11 @@ class AbfpMachine:
                 row_bits=len(tile.load_scale),
             ),
             Memory(name="biases", rows=tile.rows, row_bits=32),
+            # Numbers of bfloat16 come and go; a scale is made of them in the tile.
+            *(
+                Memory(name=name, row_bits=16 * tile.lanes, holds=tensor, row_values=tile.lanes)
+                for name, tensor in (("activations", "inputs"), ("results", "outputs"))
+            ),
         )
 
     def runs(self, stream: LayerStream) -> bool:
@@ -94,6 +100,8 @@ class AbfpMachine:
         batch, products = draw_vectors(self.hardware, stream, self._seed)
         run = self.hardware.run(batch)
         split, annotated = unit_energy(self.hardware, run, products)
+        lanes = self.hardware.tile.lanes
+        results = 1 / (length * lanes)
         return LayerRun(
             weight_spec=f"{operands.tile.weight_bits} bits, gain {operands.tile.gain}",
             activation_spec=f"{operands.tile.activation_bits} bits",
@@ -103,7 +111,19 @@ class AbfpMachine:
             energy_pj=split,
             nets_annotated=annotated,
             accesses={
-                name: count * len(batch.elements) / products for name, count in run.accesses.items()
+                **{
+                    name: count * len(batch.elements) / products
+                    for name, count in run.accesses.items()
+                },
+                "activations": batch.elements.size / lanes / products,
+                "results": results,
+            },
+            writes={
+                **{
+                    name: count * len(batch.elements) / products
+                    for name, count in run.writes.items()
+                },
+                "results": results,
             },
         )
 

@@ -1,6 +1,6 @@
 """A systolic array as a machine of the comparison: formats in which each element has a code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -42,7 +42,6 @@ class ArrayMachine:
         The array.
     """
 
-    memories: Sequence[Memory] = ()
     note = ""
 
     def __init__(
@@ -57,13 +56,38 @@ class ArrayMachine:
         self._network_form = network_form
         self._settings = settings
         self.design = f"{form.stem}-array"
-        self.hardware = _mapped(form, [s.operands for s in streams if self.runs(s)], settings)
+        own = [stream for stream in streams if self.runs(stream)]
+        self.hardware = _mapped(form, [stream.operands for stream in own], settings)
         spec = self.hardware.spec
         self.weight_bits = spec.mac.code_bits("weight")
         self.activation_bits = spec.mac.code_bits("activation")
         self.accumulator_bits = spec.mac.accumulator_width
         self.length = spec.mac.length
         self.products_per_cycle = spec.rows * spec.cols
+        self.memories: Sequence[Memory] = (
+            Memory(
+                name="activations",
+                row_bits=spec.rows * self.activation_bits,
+                holds="inputs",
+                row_values=spec.rows,
+            ),
+            Memory(
+                name="weights",
+                row_bits=spec.cols * self.weight_bits,
+                rows=_most_rows(own, spec.cols, each=lambda layer: layer.weight_codes.shape[0]),
+            ),
+            Memory(
+                name="biases",
+                row_bits=spec.cols * spec.mac.sum_width,
+                rows=_most_rows(own, spec.cols, each=lambda layer: 1),
+            ),
+            Memory(
+                name="results",
+                row_bits=spec.cols * self.activation_bits,
+                holds="outputs",
+                row_values=spec.cols,
+            ),
+        )
 
     @classmethod
     def beside(cls, form: Format, streams: Sequence[LayerStream], settings: Settings) -> Self:
@@ -113,14 +137,24 @@ class ArrayMachine:
         batch = cut_tiles(array.spec, parts, result_spec, self._settings.seed)
         run = array.run(batch)
         split, annotated = unit_energy(array, run, batch.products)
+        tiles, length = len(batch.activations), operands.weight_codes.shape[0]
+        # Each product step enters a row of codes on either side; a row of the array leaves at once.
+        results = tiles * array.spec.rows / batch.products
         return LayerRun(
             weight_spec=str(operands.weight_spec),
             activation_spec=str(operands.activation_spec),
-            length=operands.weight_codes.shape[0],
+            length=length,
             products=batch.products,
             cycles=run.cycles * len(batch.activations),
             energy_pj=split,
             nets_annotated=annotated,
+            accesses={
+                "activations": tiles * length / batch.products,
+                "weights": tiles * length / batch.products,
+                "biases": tiles / batch.products,
+                "results": results,
+            },
+            writes={"results": results},
         )
 
     def values(self, layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
@@ -133,6 +167,17 @@ def code_values(layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:
     assert isinstance(layer, ElementLayer)
     spec = layer.weight_spec
     return str(spec), np.unique(spec.decode(np.arange(1 << spec.bits)).astype(np.float64))
+
+
+def _most_rows(
+    streams: Sequence[LayerStream], cols: int, *, each: Callable[[ElementOperands], int]
+) -> int:
+    """Rows that the layer needs that needs most: ``each`` for the columns of every tile."""
+    rows: dict[str, int] = {}
+    for stream in streams:
+        tiles = -(-stream.operands.weight_codes.shape[1] // cols)
+        rows[stream.name] = rows.get(stream.name, 0) + tiles * each(stream.operands)
+    return max(rows.values(), default=1)
 
 
 def _mapped(form: Format, operands: Sequence[ElementOperands], settings: Settings) -> MappedArray:

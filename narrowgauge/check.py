@@ -47,6 +47,8 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: value is None or (_is_whole(value) and value >= 1),
     ),
     # Results had none before there were any.
+    "memory": ("a text", lambda value: value is None or isinstance(value, str)),
+    "off_chip": ("a text", lambda value: value is None or isinstance(value, str)),
     "measured": ("a list of texts", lambda value: value is None or _is_texts(value)),
 }
 

@@ -388,6 +388,19 @@ def test(
 @click.option("--rows", type=int, help="Rows of the arrays (16).")
 @click.option("--cols", type=int, help="Columns of the arrays (16).")
 @click.option(
+    "--memory",
+    metavar="MODEL",
+    help="Model of the memories beside the logic: nangate45, sky130, asap7 (that of the library's "
+    "technology if left out), horowitz2014, jouppi2021, none, or a .toml file.",
+)
+@click.option(
+    "--off-chip",
+    default="ddr",
+    show_default=True,
+    metavar="KIND",
+    help="Off-chip memory: ddr, lpddr2, gddr6, hbm2, none, or pJ per bit.",
+)
+@click.option(
     "--method",
     type=click.Choice(["sweep", "paper"]),
     default="sweep",

@@ -99,4 +99,12 @@ def comparison_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         figures("slack", "ns", take("slack_ns"), 3),
         figures("leakage", "\u00b5W", take("leakage_uw"), 3),
         figures("storage", "bits per weight", take("storage_bits_per_weight"), 2),
+        *(
+            figures(title, "pJ per MAC", take(key), 3)
+            for title, key in (
+                ("memories", "memory_energy_per_mac_pj"),
+                ("off chip", "off_chip_energy_per_mac_pj"),
+            )
+            if any(value is not None for value in take(key))
+        ),
     ]

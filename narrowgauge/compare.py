@@ -11,6 +11,7 @@ import pickle
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -31,6 +32,7 @@ from golden.weight_pool import WeightPoolFormat
 from narrowgauge.abfp_machine import AbfpMachine
 from narrowgauge.array_machine import ArrayMachine
 from narrowgauge.machine import Machine, Settings
+from narrowgauge.memories import memory_facts, memory_rows, with_costs
 from narrowgauge.networks import retrained_digits
 from narrowgauge.onnx_reader import Data
 from narrowgauge.pool_machine import PoolMachine
@@ -40,6 +42,7 @@ from synth import timing
 from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
 from synth.library import load
+from synth.memory import choose_model, off_chip
 from synth.yosys import yosys_version
 
 __all__ = ["DEFAULT_FORMATS", "MACHINES", "SCHEMA", "Settings", "compare", "path_steps"]
@@ -76,6 +79,9 @@ DEFAULT_FORMATS = (
     "weight_pool64:act_bits=4",
     "weight_pool32",
 )
+
+#: Before the name of a memory of the array beside, which runs the other layers.
+BESIDE = "beside "
 
 #: Images whose operands are streamed through the hardware.
 STREAM_IMAGES = 32
@@ -137,6 +143,8 @@ def compare(
     if data.calibration is None:
         raise ValueError("data must have calibration images (calibration), not test images alone")
     library = load(settings.library)
+    model = choose_model(settings.memory, library)
+    beyond = off_chip(settings.off_chip)
 
     rows: dict[str, dict[str, Any]] = {}
     if jobs == 1 or len(names) == 1:
@@ -171,8 +179,14 @@ def compare(
             "clock_gating": settings.clock_gating,
             "decoders": settings.options.decoders,
             "zero_gating": settings.options.zero_gating,
+            "memory": settings.memory,
+            "off_chip": settings.off_chip,
         },
-        "rows": [rows[name] for name in names],
+        "memory": memory_facts(model, beyond),
+        "rows": [
+            with_costs(rows[name], model, beyond, library, network, settings.clock_ns)
+            for name in names
+        ],
         "weights": _weight_histogram(network),
     }
     return result
@@ -303,19 +317,20 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
             }
             for role, unit in hardware.units.items()
         ],
-        "memories": [
-            {
-                "name": memory.name,
-                "rows": memory.rows,
-                "row_bits": memory.row_bits,
-                "accesses_per_mac": sum(
-                    layer["accesses"].get(memory.name, 0.0) * layer["macs"] for layer in layers
-                )
-                / macs,
-            }
-            for memory in machine.memories
+        "memories": memory_rows(
+            [
+                *machine.memories,
+                *(
+                    replace(memory, name=f"{BESIDE}{memory.name}")
+                    for memory in (beside.memories if beside else ())
+                ),
+            ],
+            network,
+            *(_mean(layers, key, macs) for key in ("accesses", "writes")),
+        ),
+        "layers": [
+            {key: value for key, value in layer.items() if key != "writes"} for layer in layers
         ],
-        "layers": layers,
         "values": _values(machine, quantised, network),
         "note": "; ".join(
             [
@@ -407,6 +422,7 @@ def _layers(
         runner = machine if machine.runs(parts[0]) else beside
         assert runner is not None  # there is one for the layers of the rest
         run = runner.run(parts)
+        prefix = "" if runner is machine else BESIDE
         layers.append(
             {
                 "name": name,
@@ -420,7 +436,8 @@ def _layers(
                 "energy_per_mac_pj": sum(run.energy_pj.values()),
                 "energy_breakdown_pj": dict(run.energy_pj),
                 "nets_annotated": run.nets_annotated,
-                "accesses": dict(run.accesses),
+                "accesses": {f"{prefix}{name}": rate for name, rate in run.accesses.items()},
+                "writes": {f"{prefix}{name}": rate for name, rate in run.writes.items()},
             }
         )
     return layers
@@ -433,8 +450,13 @@ def _decibels(ratio: float) -> float | None:
 
 def _weighted(layers: Sequence[Mapping[str, Any]], macs: int) -> dict[str, float]:
     """Split of the mean energy per multiply-accumulate of the network."""
-    energy: dict[str, float] = {}
+    return _mean(layers, "energy_breakdown_pj", macs)
+
+
+def _mean(layers: Sequence[Mapping[str, Any]], key: str, macs: int) -> dict[str, float]:
+    """Mean of what layers have for one multiply-accumulate, over those of the network."""
+    mean: dict[str, float] = {}
     for layer in layers:
-        for kind, value in layer["energy_breakdown_pj"].items():
-            energy[kind] = energy.get(kind, 0.0) + value * layer["macs"] / macs
-    return energy
+        for name, value in layer[key].items():
+            mean[name] = mean.get(name, 0.0) + value * layer["macs"] / macs
+    return mean

@@ -33,6 +33,10 @@ class Settings:
     clock_gating : int, optional
         Fewest flip-flops of a unit with a common enable that get a clock gate; none get one without
         it.
+    memory : str or None
+        Model of memories, see :func:`synth.memory.choose_model`.
+    off_chip : str
+        Off-chip memory, see :func:`synth.memory.off_chip`.
     """
 
     library: str = "nangate45"
@@ -41,6 +45,8 @@ class Settings:
     method: Any = "sweep"
     seed: int = 1
     clock_gating: int | None = None
+    memory: str | None = None
+    off_chip: str = "ddr"
 
     @property
     def mapping(self) -> dict[str, Any]:
@@ -52,21 +58,31 @@ class Settings:
 class Memory:
     """Memory beside the mapped units, which a flow would not build of gates.
 
-    It has neither an area nor an energy here: those are of the memory that a flow has.
+    It has neither an area nor an energy here: those are of a model, see `synth.memory`.
 
     Parameters
     ----------
     name : str
         What it holds.
-    rows : int
-        Rows.
     row_bits : int
         Bits of a row; all of them are read or written together.
+    rows : int
+        Rows; 0 if ``holds`` says how many.
+    banks : int
+        Memories of equal size that have these rows together; an access is of one of them.
+    holds : str
+        ``"inputs"`` or ``"outputs"`` for the largest of all tensors that layers with
+        multiply-accumulates read or make for one image; empty where ``rows`` is given.
+    row_values : int
+        Numbers of such a tensor in a row.
     """
 
     name: str
-    rows: int
     row_bits: int
+    rows: int = 0
+    banks: int = 1
+    holds: str = ""
+    row_values: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +105,8 @@ class LayerRun:
         Smallest share of nets with known activity of any unit, 0 to 1.
     accesses : dict of str to float
         Rows of each memory, by its name, that are read or written for one product.
+    writes : dict of str to float
+        Those of them that are written; a memory that is missing is only read.
     """
 
     weight_spec: str
@@ -99,6 +117,7 @@ class LayerRun:
     energy_pj: Mapping[str, float]
     nets_annotated: float
     accesses: Mapping[str, float] = field(default_factory=dict)
+    writes: Mapping[str, float] = field(default_factory=dict)
 
 
 class Machine(Protocol):

@@ -44,7 +44,7 @@ class PoolMachine:
     """
 
     design = "weight_pool-engine"
-    note = "its memories are in neither area nor energy"
+    note = ""
 
     def __init__(
         self, form: WeightPoolFormat, streams: Sequence[LayerStream], settings: Settings
@@ -69,10 +69,28 @@ class PoolMachine:
                 name="table",
                 rows=spec.banks << spec.address_bits,
                 row_bits=spec.entries * spec.lut_bits,
+                banks=spec.banks,
             ),
             Memory(name="accumulators", rows=rows, row_bits=words),
             Memory(name="biases", rows=rows, row_bits=words),
             Memory(name="sums", rows=rows, row_bits=words),
+            Memory(
+                name="activations",
+                row_bits=spec.group * spec.max_act_bits,
+                holds="inputs",
+                row_values=spec.group,
+            ),
+            Memory(
+                name="indices",
+                row_bits=spec.lanes * spec.index_bits,
+                rows=_index_rows(spec, [stream for stream in streams if self.runs(stream)]),
+            ),
+            Memory(
+                name="results",
+                row_bits=spec.lanes * spec.bits,
+                holds="outputs",
+                row_values=spec.lanes,
+            ),
         )
 
     def runs(self, stream: LayerStream) -> bool:
@@ -87,6 +105,10 @@ class PoolMachine:
         run = self.hardware.run(batch)
         products = batch.results.size * operands.activation_codes.shape[1]
         split, annotated = unit_energy(self.hardware, run, products)
+        streams_count, pixels, blocks, _ = batch.groups.shape
+        rows = len(self.hardware.spec.lane_words(operands.bias_q))
+        entering = streams_count * pixels * blocks / products
+        results = streams_count * pixels * rows / products
         return LayerRun(
             weight_spec=str(operands.spec),
             activation_spec=str(operands.activation_spec),
@@ -96,7 +118,14 @@ class PoolMachine:
             energy_pj=split,
             nets_annotated=annotated,
             accesses={
-                name: count * len(batch.groups) / products for name, count in run.accesses.items()
+                **{name: count * streams_count / products for name, count in run.accesses.items()},
+                "activations": entering,
+                "indices": entering * rows,
+                "results": results,
+            },
+            writes={
+                **{name: count * streams_count / products for name, count in run.writes.items()},
+                "results": results,
             },
         )
 
@@ -106,6 +135,15 @@ class PoolMachine:
             name = f"{layer.spec.stem}{layer.spec.entries}, weights of its pool"
             return name, np.unique(layer.spec.pool.astype(np.float64))
         return code_values(layer)
+
+
+def _index_rows(spec: EngineSpec, streams: Sequence[LayerStream]) -> int:
+    """Rows of indices of the layer that has most."""
+    rows: dict[str, int] = {}
+    for stream in streams:
+        blocks, outputs = stream.operands.indices.shape
+        rows[stream.name] = rows.get(stream.name, 0) + blocks * -(-outputs // spec.lanes)
+    return max(rows.values(), default=1)
 
 
 def required_length(spec: EngineSpec, operands: Sequence[PoolOperands]) -> int:

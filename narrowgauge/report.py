@@ -24,7 +24,7 @@ from narrowgauge.pictures import (
     strip,
     strip_limits,
 )
-from narrowgauge.rows import rows_with_measured, share
+from narrowgauge.rows import memory_split, rows_with_measured, share
 from narrowgauge.table import NONE, aligned, figure, finite, parts
 
 __all__ = ["csv_text", "html_text", "json_text", "write"]
@@ -43,6 +43,15 @@ NESTED = {
     "memories",
     "area_breakdown_um2",
     "energy_breakdown_pj",
+}
+
+#: Colours of what memories hold, as those of the parts of a circuit.
+MEMORY_COLOURS = {
+    "logic": "leakage",
+    "activations": "multiply",
+    "weights": "accumulate",
+    "sums": "registers",
+    "results": "encode",
 }
 
 
@@ -90,10 +99,15 @@ def csv_text(result: Mapping[str, Any]) -> str:
         kind = key.split("_")[0]
         for part in parts(rows, key):
             columns[f"{kind}_{part}_{unit}"] = [share(row, key, part) for row in rows]
+    splits = [memory_split(row) for row in rows]
+    for kind in dict.fromkeys(kind for split in splits for kind in split):
+        columns[f"memory_{kind}_pj"] = [split.get(kind) for split in splits]
     common = {
         "library": result["library"]["name"],
         "library_version": result["library"]["version"],
         "clock_ns": result["settings"]["clock_ns"],
+        "memory_model": (result["memory"]["model"] or {}).get("name"),
+        "off_chip": (result["memory"]["off_chip"] or {}).get("name"),
         "seed": result["settings"]["seed"],
         "narrowgauge": result["tools"]["narrowgauge"],
         "yosys": result["tools"]["yosys"],
@@ -131,6 +145,8 @@ def html_text(result: Mapping[str, Any]) -> str:
         memory_systems=[_stem(row) for row in rows for _ in row["memories"]],
         charts=_charts(result),
         bars=_bars(every),
+        memory_bars=_memory_bars(rows),
+        memory_legend=list(_memory_colours(rows).items()),
         values=_values(result),
         legend=_legend(every),
         groups=group_marks([_stem(row) for row in every]),
@@ -174,7 +190,7 @@ def _hardware(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
 
 
 def _memories(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Tabulate the memories that are in neither area nor energy; nothing if there are none."""
+    """Tabulate memories, which are in neither area nor energy; nothing if there are none."""
     memories = [(row["spec"], memory) for row in rows for memory in row["memories"]]
     if not memories:
         return []
@@ -183,10 +199,50 @@ def _memories(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         texts("memory", [memory["name"] for _, memory in memories]),
         counts("rows", [memory["rows"] for _, memory in memories]),
         counts("row", [memory["row_bits"] for _, memory in memories], "bits"),
+        texts("is", [_memory_kind(memory) for _, memory in memories]),
+        figures("reads", "per 1000 MACs", [1000 * one["reads_per_mac"] for _, one in memories], 4),
         figures(
-            "accesses", "rows per MAC", [memory["accesses_per_mac"] for _, memory in memories], 3
+            "writes", "per 1000 MACs", [1000 * one["writes_per_mac"] for _, one in memories], 4
+        ),
+        *(
+            figures(title, unit, [_scale(one[key], scale) for _, one in memories], 3)
+            for title, unit, key, scale in (
+                ("read", "pJ", "read_pj", 1),
+                ("write", "pJ", "write_pj", 1),
+                ("energy", "pJ per MAC", "energy_per_mac_pj", 1),
+                ("area", "1000 \u00b5m\u00b2", "area_um2", 1e-3),
+                ("leakage", "\u00b5W", "leakage_uw", 1),
+                ("access", "ns", "access_ns", 1),
+            )
+            if any(one[key] is not None for _, one in memories)
         ),
     ]
+
+
+def _memory_kind(memory: Mapping[str, Any]) -> str:
+    """Tell what a memory is made of; a star says that its model has no points of this size."""
+    if memory["kind"] is None:
+        return NONE
+    count = memory["banks"] * memory["across"] * memory["down"]
+    if memory["kind"] == "registers":
+        return f"registers, {memory['banks']} banks" if memory["banks"] > 1 else "registers"
+    macros = f"{count} macros" if count > 1 else "1 macro"
+    return macros if memory["in_range"] else f"{macros} *"
+
+
+def _memory_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Colour of the logic and of what memories hold, of what occurs in any row."""
+    kinds = dict.fromkeys(kind for row in rows for kind in memory_split(row))
+    names = ["logic", *kinds] if kinds else []
+    colours = part_colours(list(MEMORY_COLOURS.values()))
+    return {name: colours[MEMORY_COLOURS.get(name, "memory")] for name in names} if names else {}
+
+
+def _memory_bars(rows: Sequence[Mapping[str, Any]]) -> list["Bar"]:
+    """Energy of logic and of memories beside it; nothing if that of memories is not known."""
+    order = list(_memory_colours(rows))
+    splits = [{"logic": row["energy_per_mac_pj"]} | memory_split(row) for row in rows]
+    return _stacked(rows, splits, order) if order else []
 
 
 def _splits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Column]]]:
@@ -266,7 +322,7 @@ class Answer:
     text: str
     unit: str
     ratio: float | None
-    has_memories: bool
+    memories: str
 
 
 def _answers(result: Mapping[str, Any]) -> list[Answer]:
@@ -292,7 +348,7 @@ def _answers(result: Mapping[str, Any]) -> list[Answer]:
                 text=figure(best[key] * scale, 3),
                 unit=unit,
                 ratio=None if best is base else best[key] / base[key],
-                has_memories=bool(best["memories"]),
+                memories=_apart(best, key),
             )
         )
     best = max(good, key=lambda row: (row["accuracy"], -row["energy_per_mac_pj"]))
@@ -303,10 +359,18 @@ def _answers(result: Mapping[str, Any]) -> list[Answer]:
             text=f"{best['accuracy']:.2f}",
             unit="%",
             ratio=None,
-            has_memories=False,  # accuracy is the same with them
+            memories="",  # accuracy is the same with them
         )
     )
     return answers
+
+
+def _apart(row: Mapping[str, Any], key: str) -> str:
+    """Say of a figure what memories would add to it; empty without memories."""
+    if not row["memories"]:
+        return ""
+    cost = row["memory_energy_per_mac_pj"] if key == "energy_per_mac_pj" else None
+    return "not counted" if cost is None else f"apart, {figure(cost, 3)} pJ"
 
 
 def _legend(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -424,18 +488,20 @@ def _bars(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Bar]]]:
     rows = [row for row in rows if row["macs_per_cycle"] is not None]
     energies = [row["energy_breakdown_pj"] for row in rows]
     areas = [_scaled(row["area_breakdown_um2"], 1 / row["macs_per_cycle"]) for row in rows]
+    order = [name for name, _ in _legend(rows)]
     return [
-        ("Energy per multiply-accumulate, pJ", _stacked(rows, energies)),
-        ("Area per MAC of a cycle, \u00b5m\u00b2", _stacked(rows, areas)),
+        ("Energy per multiply-accumulate, pJ", _stacked(rows, energies, order)),
+        ("Area per MAC of a cycle, \u00b5m\u00b2", _stacked(rows, areas, order)),
     ]
 
 
 def _stacked(
-    rows: Sequence[Mapping[str, Any]], breakdowns: Sequence[Mapping[str, float]]
+    rows: Sequence[Mapping[str, Any]],
+    breakdowns: Sequence[Mapping[str, float]],
+    order: Sequence[str],
 ) -> list[Bar]:
     totals = [sum(breakdown.values()) for breakdown in breakdowns]
     longest = max(totals) or 1.0
-    order = [name for name, _ in _legend(rows)]
     return [
         Bar(
             spec=row["spec"],

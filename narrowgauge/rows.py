@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MEASURED", "factors", "marks", "rows_with_measured", "share"]
+__all__ = ["MEASURED", "factors", "marks", "memory_split", "rows_with_measured", "share"]
 
 #: What the rows of measured designs have in the place of a design of the catalogue.
 MEASURED = "measured"
@@ -38,6 +38,10 @@ def _as_row(entry: Mapping[str, Any]) -> dict[str, Any]:
             "storage_bits_per_weight",
             "sqnr_db",
             "accuracy",
+            "memory_energy_per_mac_pj",
+            "off_chip_energy_per_mac_pj",
+            "memory_area_um2",
+            "memory_leakage_uw",
         )
     )
     macs = entry["macs_per_cycle"]
@@ -83,6 +87,39 @@ def factors(values: Sequence[float | None]) -> list[float | None]:
     """Factors of the baseline, which is the first value; None where there is no figure."""
     base = values[0]
     return [None if value is None or not base else value / base for value in values]
+
+
+#: What memories hold, as tables tell them apart; others are under their own names.
+HOLDINGS = {
+    "activations": "activations",
+    "store": "activations",
+    "weights": "weights",
+    "weight_scales": "weights",
+    "biases": "weights",
+    "indices": "weights",
+    "table": "weights",
+    "accumulators": "sums",
+    "sums": "sums",
+    "results": "results",
+}
+
+
+def memory_split(row: Mapping[str, Any]) -> dict[str, float]:
+    """Energy of memories per multiply-accumulate by what they hold; empty if it is not known.
+
+    Parameters
+    ----------
+    row : dict
+        One of :func:`rows_with_measured`.  The memories of an array beside count with the others.
+    """
+    split = dict.fromkeys(dict.fromkeys(HOLDINGS.values()), 0.0)
+    if row["memory_energy_per_mac_pj"] is None:
+        return {}
+    for memory in row["memories"]:
+        name = memory["name"].rpartition(" ")[2]
+        kind = HOLDINGS.get(name, name)
+        split[kind] = split.get(kind, 0.0) + memory["energy_per_mac_pj"]
+    return split
 
 
 def share(row: Mapping[str, Any], key: str, part: str) -> float | None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.spec import Spec
-from narrowgauge.rows import factors, marks, rows_with_measured, share
+from narrowgauge.rows import factors, marks, memory_split, rows_with_measured, share
 
 __all__ = [
     "NONE",
@@ -79,6 +79,17 @@ PART_HEADINGS = {
     "multiply": "mult.",
     "registers": "regs",
 }
+
+#: Headings for what memories hold.
+MEMORY_HEADINGS = {
+    "activations": "\nactiv.",
+    "weights": "\nweights",
+    "sums": "\nsums",
+    "results": "\nresults",
+}
+
+#: Said where memories have no figures.
+MEMORY_LEFT_OUT = "Memories on the chip are not counted; --memory names a model of them."
 
 #: Cells of a missing figure.
 NONE = "-"
@@ -428,9 +439,7 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
     ]
     print_table(console, [Column(heading="format", cells=key.cells, is_text=True), *shares])
 
-    if any(row["memories"] for row in rows):
-        console.print("\nMemories, in neither area nor energy")
-        print_table(console, _memory_columns(rows))
+    _print_memories(console, result, rows, key.cells)
 
     notes = comparison_notes(result)
     if notes:
@@ -439,17 +448,57 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         console.print(note)
 
 
-def _memory_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Tabulate what the rows of a comparison keep in memories, and how often they touch it."""
-    memories = [(row["spec"], memory) for row in rows for memory in row["memories"]]
-    accesses = [memory["accesses_per_mac"] for _, memory in memories]
-    return [
-        Column(heading="\nformat", cells=[_broken(spec) for spec, _ in memories], is_text=True),
-        Column(heading="\nmemory", cells=[one["name"] for _, one in memories], is_text=True),
-        Column(heading="\nrows", cells=[str(one["rows"]) for _, one in memories]),
-        Column(heading="bits\nof a row", cells=[str(one["row_bits"]) for _, one in memories]),
-        Column(heading="rows touched\nper MAC", cells=aligned(accesses, 3)),
+def _print_memories(
+    console: Console,
+    result: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+) -> None:
+    """Print what memories beside the logic cost, which no other table has in it."""
+    known = [
+        (name, row)
+        for name, row in zip(names, rows, strict=True)
+        if row["memory_energy_per_mac_pj"] is not None
+        or row["off_chip_energy_per_mac_pj"] is not None
     ]
+    model, beyond = result["memory"]["model"], result["memory"]["off_chip"]
+    if not known:
+        if model is None and any(row["memories"] for row in rows):
+            console.print(f"\n{MEMORY_LEFT_OUT}")
+        return
+    console.print("\nMemories beside the logic, pJ per MAC, in no figure above")
+    sources = [f"model {model['name']}"] if model else []
+    if beyond:
+        sources.append(f"off chip {beyond['name']}, {beyond['pj_per_bit']:.3g} pJ a bit")
+    console.print("; ".join(sources))
+    splits = [memory_split(row) for _, row in known]
+    kinds = list(dict.fromkeys(kind for split in splits for kind in split))
+    figures = [
+        *((kind, [split.get(kind) for split in splits]) for kind in kinds),
+        ("all of\nthem", [row["memory_energy_per_mac_pj"] for _, row in known]),
+        ("off\nchip", [row["off_chip_energy_per_mac_pj"] for _, row in known]),
+        ("area\nk um2", [_thousandth(row["memory_area_um2"]) for _, row in known]),
+    ]
+    print_table(
+        console,
+        [
+            Column(heading="\nformat", cells=[name for name, _ in known], is_text=True),
+            *(
+                Column(
+                    heading=MEMORY_HEADINGS.get(heading, heading),
+                    cells=aligned(values, 3),
+                )
+                for heading, values in figures
+                if any(value is not None for value in values)
+            ),
+        ],
+    )
+    if model is None:
+        console.print(MEMORY_LEFT_OUT)
+
+
+def _thousandth(value: float | None) -> float | None:
+    return None if value is None else value / 1000
 
 
 def _count(value: float | None) -> str:

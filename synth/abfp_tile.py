@@ -81,9 +81,12 @@ class TileRun(UnitsRun):
     ----------
     accesses : dict of str to int
         Words of each memory that one stream read or wrote; of the weights, those of all rows.
+    writes : dict of str to int
+        Those of them that it wrote.
     """
 
     accesses: dict[str, int]
+    writes: dict[str, int]
 
 
 class MappedTile(MappedUnits):
@@ -224,17 +227,14 @@ class MappedTile(MappedUnits):
                 f"model, not {got[stream, vector, row]:04X} (stream {stream}, vector {vector}, "
                 f"row {row})"
             )
-        accesses: dict[str, int] = {}
-        for name, count in assembly.accesses.items():
-            kind = "weights" if name.startswith("weights_") else name
-            accesses[kind] = accesses.get(kind, 0) + count
         return TileRun(
             activity={
                 name: activity.since(before[name]) for name, activity in assembly.activity().items()
             },
             cycles=cycles,
             simulated={name: unit.count for name, unit in self.units.items()},
-            accesses=accesses,
+            accesses=_by_kind(assembly.accesses),
+            writes=_by_kind(assembly.writes),
         )
 
     def _preload(self, assembly: Assembly, batch: VectorBatch) -> None:
@@ -253,3 +253,12 @@ class MappedTile(MappedUnits):
                     batch.scales[:, row, number].astype(np.int64), len(tile.load_scale)
                 )
             assembly.memories["biases"][row] = pack(batch.bias[:, row].astype(np.int64), 32)
+
+
+def _by_kind(counts: Mapping[str, int]) -> dict[str, int]:
+    """Words by memory, those of the weights of all rows together."""
+    found: dict[str, int] = {}
+    for name, count in counts.items():
+        kind = "weights" if name.startswith("weights_") else name
+        found[kind] = found.get(kind, 0) + count
+    return found

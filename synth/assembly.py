@@ -167,8 +167,8 @@ class Assembly:
     ----------
     memories : dict of str to dict of int to Words
         Contents of each memory: rows of bits by address.
-    accesses : dict of str to int
-        Words of each memory that one stream has read or written.
+    accesses, writes : dict of str to int
+        Words of each memory that one stream has read or written, and those that it has written.
 
     Raises
     ------
@@ -200,6 +200,11 @@ class Assembly:
     def accesses(self) -> dict[str, int]:
         """Words of each memory that one stream has read or written."""
         return {memory.instance.name: memory.accesses for memory in self._memories}
+
+    @property
+    def writes(self) -> dict[str, int]:
+        """Words of each memory that one stream has written."""
+        return {memory.instance.name: memory.writes for memory in self._memories}
 
     def _sorted(self) -> list["_Group"]:
         """Put groups after those on which their inputs depend in the same cycle."""
@@ -302,7 +307,7 @@ class _Memory:
         self.instance = instance
         self.values = values
         self.contents: dict[int, Words] = {}
-        self.accesses = 0
+        self.accesses = self.writes = 0
         self.word = np.zeros((len(instance.ports["value"]), values.shape[1]), np.uint64)
 
     def _number(self, port: str) -> int:
@@ -325,6 +330,7 @@ class _Memory:
             self.word = self.contents.get(self._number("read_address"), np.zeros_like(self.word))
         if self._number("write_en"):
             self.accesses += 1
+            self.writes += 1
             address = self._number("write_address")
             self.contents[address] = self.values[self.instance.ports["write_value"]].copy()
 

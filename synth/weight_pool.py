@@ -83,9 +83,12 @@ class EngineRun(UnitsRun):
     accesses : dict of str to int
         Rows of ``"table"``, ``"accumulators"``, ``"biases"`` and ``"sums"`` that one stream read or
         wrote; with two banks, a row of either counts.
+    writes : dict of str to int
+        Those of them that it wrote.
     """
 
     accesses: dict[str, int]
+    writes: dict[str, int]
 
 
 class MappedEngine(MappedUnits):
@@ -201,6 +204,7 @@ class _Run:
             for role, unit in engine.units.items()
         }
         self.accesses = dict.fromkeys(("table", "accumulators", "biases", "sums"), 0)
+        self.writes = dict.fromkeys(("accumulators", "sums"), 0)
         self.cycles = 0
         self._constants: dict[tuple[str, str, int], Words] = {}
 
@@ -216,15 +220,16 @@ class _Run:
         for codes in islice(self._codes(), count + 1):
             if len(rows) in (0, count):
                 activity = {role: simulator.activity() for role, simulator in self.units.items()}
-                marks.append((activity, self.cycles, dict(self.accesses)))
+                marks.append((activity, self.cycles, dict(self.accesses), dict(self.writes)))
             rows.append(codes)
         self._compare(np.stack(rows, axis=1))
-        (before, begin, earlier), (after, end, later) = marks
+        (before, begin, earlier, wrote), (after, end, later, written) = marks
         return EngineRun(
             activity={role: activity.since(before[role]) for role, activity in after.items()},
             cycles=end - begin,
             simulated={role: unit.count for role, unit in self.engine.units.items()},
             accesses={name: count - earlier[name] for name, count in later.items()},
+            writes={name: count - wrote[name] for name, count in written.items()},
         )
 
     def _compare(self, codes: Integers) -> None:
@@ -325,6 +330,8 @@ class _Run:
             )
             self.accesses["biases"] += signals["bias_read"]
             self.accesses["sums"] += signals["finish"] + (read is not None)
+            self.writes["accumulators"] += signals["accumulator_write"]
+            self.writes["sums"] += signals["finish"]
 
     def _control(self) -> dict[str, int]:
         """Signals of the controller."""

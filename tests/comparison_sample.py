@@ -6,7 +6,7 @@ what a report has to show.
 
 from typing import Any
 
-__all__ = ["comparison", "measured_design"]
+__all__ = ["comparison", "measured_design", "memory", "with_memories"]
 
 #: Name, bits, accuracy in percent, SQNR in dB, area in um2, energy in pJ: the baseline first.
 ROWS = (
@@ -74,9 +74,12 @@ def comparison() -> dict[str, Any]:
             "clock_gating": None,
             "decoders": "edge",
             "zero_gating": False,
+            "memory": None,
+            "off_chip": "none",
             "measured": [],
             "command": "narrowgauge compare -o build/compare",
         },
+        "memory": {"model": None, "off_chip": None},
         "rows": [_row(*row) for row in ROWS],
         "measured": [],
         "weights": {
@@ -147,6 +150,10 @@ def _row(
             "values": [code / (1 << bits - 1) for code in range(-(1 << bits - 1), 1 << bits - 1)],
         },
         "memories": [],
+        "memory_energy_per_mac_pj": None,
+        "off_chip_energy_per_mac_pj": None,
+        "memory_area_um2": None,
+        "memory_leakage_uw": None,
         "note": "",
     }
 
@@ -173,6 +180,67 @@ def _unit(module: str, role: str, count: int, area: float, cells: int) -> dict[s
         "cells": cells,
         "critical_path_ns": 1.5,
     }
+
+
+def memory(name: str, energy: float | None, **facts: Any) -> dict[str, Any]:
+    """A memory of a row; without a model if ``energy`` per multiply-accumulate is None."""
+    known = energy is not None
+    return {
+        "name": name,
+        "rows": 256,
+        "banks": 1,
+        "row_bits": 512,
+        "accesses_per_mac": 1 / 64,
+        "reads_per_mac": 1 / 64,
+        "writes_per_mac": 0.0,
+        "kind": "sram" if known else None,
+        "source": "synthetic45" if known else None,
+        "in_range": True if known else None,
+        "across": 8 if known else None,
+        "down": 1 if known else None,
+        "read_pj": 32.0 if known else None,
+        "write_pj": 16.0 if known else None,
+        "leakage_uw": 128.0 if known else None,
+        "area_um2": 64_000.0 if known else None,
+        "access_ns": 0.25 if known else None,
+        "energy_per_mac_pj": energy,
+    } | facts
+
+
+def with_memories() -> dict[str, Any]:
+    """The sample with memories of a model in all rows, and off-chip memory."""
+    result = comparison()
+    result["memory"] = {
+        "model": {
+            "name": "synthetic45",
+            "title": "made-up macros",
+            "note": "nothing is true",
+            "digest": "4" * 64,
+            "sources": [
+                {
+                    "name": "sheet",
+                    "text": "data sheet of nothing",
+                    "repository": "https://example.org/sheet",
+                    "path": "sheet.lib",
+                    "licence": "CC0",
+                },
+                {"name": "paper", "text": "a paper", "repository": "", "path": "", "licence": ""},
+            ],
+        },
+        "off_chip": {"name": "ddr", "pj_per_bit": 20.0, "source": "a talk"},
+    }
+    for number, row in enumerate(result["rows"], 1):
+        row["memories"] = [
+            memory("activations", 0.25),
+            memory("weights", 0.5 * number, in_range=False),
+            memory("biases", 0.125, kind="registers", across=1),
+            memory("results", 0.125, reads_per_mac=0.0, writes_per_mac=1 / 64),
+        ]
+        row["memory_energy_per_mac_pj"] = 0.5 + 0.5 * number
+        row["off_chip_energy_per_mac_pj"] = 4.0 * number
+        row["memory_area_um2"] = 256_000.0
+        row["memory_leakage_uw"] = 512.0
+    return result
 
 
 def measured_design(name: str = "dot", macs: float | None = 4) -> dict[str, Any]:

@@ -35,8 +35,10 @@ def test_attributes(machine, streams):
     # The longest dot product of the network.
     assert machine.length == 288
     assert [memory.name for memory in machine.memories] == [
-        "store", "weights", "weight_scales", "biases",
+        "store", "weights", "weight_scales", "biases", "activations", "results",
     ]  # fmt: skip
+    assert machine.memories[1].banks == 3
+    assert machine.memories[4].row_bits == machine.memories[5].row_bits == 16 * 4
     assert machine.memories[1].rows == 3 * 288 // 4
     assert machine.memories[1].row_bits == 32
     assert all(machine.runs(stream) for stream in streams)
@@ -54,7 +56,13 @@ def test_run(machine, streams):
     assert run.nets_annotated == 1
     assert run.energy_pj["multiply"] > 0
     # Each word of 4 elements is written and read once by each of 64 streams.
-    assert run.accesses["store"] * run.products == pytest.approx(64 * 6 * 2 * 2 * 2)
+    words = 64 * 6 * 2 * 2
+    assert run.accesses["store"] * run.products == pytest.approx(2 * words)
+    assert run.writes["store"] * run.products == pytest.approx(words)
+    assert run.accesses["activations"] * run.products == pytest.approx(words)
+    # A result of 9 products is a quarter of a word.
+    assert run.accesses["results"] == run.writes["results"] == pytest.approx(1 / (9 * 4))
+    assert "weights" not in run.writes or run.writes["weights"] == 0
 
 
 def test_cut(machine, streams):

@@ -98,6 +98,33 @@ def test_rows_have_what_the_contract_says(result):
     assert result["rows"][1]["area_breakdown_um2"]["decode"] > 0
 
 
+def test_memories_of_an_array(result, network):
+    """Scratchpads of 4x8 arrays hold the largest layer, and are read as the array runs."""
+    for row in result["rows"]:
+        memories = {memory["name"]: memory for memory in row["memories"]}
+        sizes = {name: (one["rows"], one["row_bits"]) for name, one in memories.items()}
+        weights, activations = row["weight_bits"], row["activation_bits"]
+        # conv2 reads 8 x 8 x 16 numbers and makes 8 x 8 x 32; conv5 has 288 x 64 weights.
+        assert sizes["activations"] == (1024 // 4, 4 * activations)
+        assert sizes["results"] == (2048 // 8, 8 * activations)
+        assert sizes["weights"] == (288 * 64 // 8, 8 * weights)
+        assert sizes["biases"][0] == 64 // 8
+        # Full tiles of conv2: a row of either for 32 products, and 4 rows of results for 144 each.
+        rates = next(layer for layer in row["layers"] if layer["name"] == "conv2")["accesses"]
+        assert rates["activations"] == rates["weights"] == pytest.approx(1 / 32)
+        assert rates["biases"] == pytest.approx(1 / (32 * 144))
+        assert rates["results"] == pytest.approx(4 / (32 * 144))
+        macs = sum(network.macs.values())
+        mean = sum(layer["accesses"]["weights"] * layer["macs"] for layer in row["layers"]) / macs
+        assert memories["weights"]["reads_per_mac"] == pytest.approx(mean)
+        assert memories["weights"]["writes_per_mac"] == 0
+        assert memories["results"]["reads_per_mac"] == 0
+        # All figures of a model, and totals that add up.
+        for key in ("energy_per_mac_pj", "area_um2", "leakage_uw"):
+            total = sum(memory[key] for memory in memories.values())
+            assert row[f"memory_{key}"] == pytest.approx(total)
+
+
 def test_energy_is_the_mean_of_the_layers(result, network):
     macs = network.macs
     assert result["network"]["macs_per_image"] == sum(macs.values())
@@ -190,7 +217,7 @@ def test_layers_with_other_weights(network, small):
 
 
 def test_weight_pools(network, small):
-    """The engine runs the layers that have indices; memories are stated, not measured."""
+    """The engine runs the layers that have indices; memories are beside it."""
     fixed, row = compare(network, small, ["fixed8", "weight_pool32:act_bits=4"], SETTINGS, jobs=1)[
         "rows"
     ]
@@ -198,7 +225,6 @@ def test_weight_pools(network, small):
     assert (row["retrained"], fixed["retrained"]) == (True, False)
     for one in (fixed, row):
         jsonschema.validate(one, ROW_SCHEMA)
-    assert fixed["memories"] == []
     assert (row["weight_bits"], row["activation_bits"]) == (8, 4)
     # Results of 12 bits; 300 products are 38 results, and the bias is one more.
     assert row["accumulator_bits"] == 12 + 6
@@ -217,11 +243,27 @@ def test_weight_pools(network, small):
         assert layers[name]["products_per_cycle"] == rate
     # A row of the table for each of 4 planes serves 8 activations times the outputs.
     assert layers["conv5"]["accesses"]["table"] == 4 / (8 * 64)
-    table = row["memories"][0]
-    assert table["name"] == "table"
-    assert (table["rows"], table["row_bits"]) == (256, 32 * 8)
+    memories = {memory["name"]: memory for memory in row["memories"]}
+    names = ("table", "accumulators", "biases", "sums", "activations", "indices", "results")
+    beside = ("activations", "weights", "biases", "results")
+    assert list(memories) == [*names, *(f"beside {name}" for name in beside)]
+    assert (memories["table"]["rows"], memories["table"]["row_bits"]) == (256, 32 * 8)
+    # conv5 has 9 places of 4 groups, and 64 outputs are 8 rows of lanes.
+    assert memories["indices"]["rows"] == 9 * 4 * 8
+    # A group of 8 activations is read once for 64 outputs, and each of the 8 rows of indices; a sum
+    # is read and written for each of these but for the first read, where biases are.
+    rates = layers["conv5"]["accesses"]
+    assert rates["activations"] == pytest.approx(1 / (8 * 64))
+    assert rates["indices"] == pytest.approx(8 / (8 * 64))
+    assert rates["results"] == pytest.approx(8 / (288 * 64))
+    assert memories["results"]["reads_per_mac"] == 0
+    for name in ("accumulators", "sums"):
+        assert 0 < memories[name]["writes_per_mac"] < memories[name]["accesses_per_mac"]
+    assert row["memory_energy_per_mac_pj"] == pytest.approx(
+        sum(memory["energy_per_mac_pj"] for memory in memories.values())
+    )
     assert row["note"].startswith("retrained with its pool; SQNR is against the retrained")
-    assert "its memories are in neither area nor energy; conv1, classifier" in row["note"]
+    assert "; conv1, classifier: fixed-point weights" in row["note"]
 
     # An index of 8 bits for 8 weights, 8 bits for those without, and one table for all.
     pooled = [node for node in network.mac_nodes if node.name in layers][1:-1]
@@ -245,7 +287,7 @@ def test_weight_pools_of_another_network(network, small):
     (row,) = compare(other, small, ["weight_pool32"], SETTINGS, jobs=1)["rows"]
     assert row["retrained"] is False
     assert row["note"].startswith(
-        "not retrained with its pool, which costs accuracy: only the embedded network was; its"
+        "not retrained with its pool, which costs accuracy: only the embedded network was; "
     )
     system = parse("weight_pool32").system()
     evaluation = quantise(other, system, small.calibration).evaluate(small.images, small.labels)

@@ -27,7 +27,7 @@ from narrowgauge.pictures import (
     strip,
     strip_limits,
 )
-from tests.comparison_sample import comparison
+from tests.comparison_sample import comparison, memory, with_memories
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "</script><script>alert(1)</script><b \"'&"
@@ -213,7 +213,7 @@ def test_comparison_with_a_note():
 
 
 #: Memory of a made-up engine that does 64 products in a cycle.
-MEMORY = {"name": "table", "rows": 256, "row_bits": 512, "accesses_per_mac": 1 / 64}
+MEMORY = memory("table", None)
 
 
 def with_engine():
@@ -237,11 +237,7 @@ def test_comparison_with_an_engine():
     assert first[3:6] == ["64", "150.0", "3.00"]
     assert rows[rows.index(first) + 1] == ["retrained"]
     heading = next(number for number, line in enumerate(lines) if "Memories" in line)
-    assert lines[heading] == "Memories, in neither area nor energy"
-    assert [row for row in rows[heading:] if "512" in row] == [
-        ["tapered8:runs=4-7", "table", "256", "512", "0.016"],
-        ["tapered8:runs=4-7", "sums", "256", "512", "0.250"],
-    ]
+    assert lines[heading] == "Memories on the chip are not counted; --memory names a model of them."
     assert "Memories" not in " ".join(printed(80, table.print_comparison, comparison()))
 
 
@@ -250,10 +246,84 @@ def test_page_with_an_engine():
     assert "tapered8:runs=4-7 (retrained)</th>" in text
     rows = re.findall(r"<tr[^>]*>\s*<th[^>]*>tapered8:runs=4-7</th>(.*?)</tr>", text, re.S)
     cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
-    assert ["table", "256", "512", "0.016"] in cells
-    assert "Memories that a flow" in text
-    assert "Memories that a flow" not in report.html_text(comparison())
+    assert ["table", "256", "512", "-", "15.62", "0"] in cells
+    assert "Their energy is not counted" in text
+    assert 'id="memories"' not in report.html_text(comparison())
     assert "memories" not in report.csv_text(with_engine())
+
+
+def test_comparison_with_memories():
+    """What memories cost is beside the figures of the logic, by what they hold."""
+    lines = printed(80, table.print_comparison, with_memories())
+    heading = lines.index("Memories beside the logic, pJ per MAC, in no figure above")
+    assert lines[heading + 1] == "model synthetic45; off chip ddr, 20 pJ a bit"
+    rows = [line.split() for line in lines[heading + 5 :]]
+    # Weights, and with them biases, of 0.5 and 0.125 pJ for the first row.
+    assert rows[0] == ["fixed8", "0.250", "0.62", "0", "0.125", "1.00", "4.0", "256"]
+    assert rows[4] == ["fixed4", "0.250", "2.62", "0", "0.125", "3.00", "20.0", "256"]
+    assert all(len(line) <= 80 for line in lines)
+    # The figures above are those without memories.
+    plain = printed(80, table.print_comparison, comparison())
+    assert lines[: heading - 1] == plain[: heading - 1]
+
+
+def test_comparison_with_off_chip_memory_alone():
+    result = comparison()
+    result["memory"]["off_chip"] = with_memories()["memory"]["off_chip"]
+    for row in result["rows"]:
+        row["off_chip_energy_per_mac_pj"] = 2.5
+    lines = printed(80, table.print_comparison, result)
+    assert "off chip ddr, 20 pJ a bit" in lines
+    assert ["fixed8", "2.50"] in [line.split() for line in lines]
+    assert "Memories on the chip are not counted; --memory names a model of them." in lines
+
+
+def test_page_with_memories():
+    """The page has each memory, a bar of logic and memories, and every source."""
+    text = report.html_text(with_memories())
+    rows = re.findall(r"<tr[^>]*>\s*<th[^>]*>fixed8</th>(.*?)</tr>", text, re.S)
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
+    assert [
+        "activations", "256", "512", "8 macros", "15.62", "0.00",
+        "32.0", "16.0", "0.25", "64.0", "128", "0.250",
+    ] in cells  # fmt: skip
+    kinds = {cell[0]: cell[3] for cell in cells if cell[1:3] == ["256", "512"]}
+    assert kinds == {
+        "activations": "8 macros",
+        "weights": "8 macros *",
+        "biases": "registers",
+        "results": "8 macros",
+    }
+    for fact in (
+        "Mind: nothing is true",
+        "data sheet of nothing: https://example.org/sheet, sheet.lib, licence: CC0",
+        "a paper",
+        "ddr, 20.0 pJ a bit",
+        "apart, 1.00 pJ",
+    ):
+        assert fact in " ".join(text.split())
+    figure = text[text.index('aria-label="Energy of logic and memories"') :]
+    bars = re.findall(r'class="bar".*?</b>', figure, re.S)[:5]
+    # Logic of 1 pJ and memories of 1 pJ; the longest bar is 0.3 and 3, so that of 3.3 is full.
+    first = dict(re.findall(r'title="([a-z]+)" style="width: ([0-9.]+)%', bars[0]))
+    assert {name: float(width) for name, width in first.items()} == pytest.approx(
+        {"logic": 100 / 3.3, "activations": 25 / 3.3, "weights": 62.5 / 3.3, "results": 12.5 / 3.3},
+        abs=1e-3,
+    )
+    assert "<b>2.00</b>" in bars[0]
+    assert 'aria-label="Energy of logic' not in report.html_text(comparison())
+
+
+def test_csv_with_memories():
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(with_memories()))))
+    assert (rows[0]["memory_model"], rows[0]["off_chip"]) == ("synthetic45", "ddr")
+    assert rows[1]["memory_energy_per_mac_pj"] == "1.5"
+    assert rows[1]["off_chip_energy_per_mac_pj"] == "8.0"
+    assert rows[1]["memory_weights_pj"] == "1.125"
+    for row in rows:
+        parts = ("activations", "weights", "sums", "results")
+        total = sum(float(row[f"memory_{part}_pj"]) for part in parts)
+        assert total == pytest.approx(float(row["memory_energy_per_mac_pj"]))
 
 
 def test_markup_in_names_is_text():
