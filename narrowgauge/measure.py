@@ -35,7 +35,7 @@ SCHEMA = 1
 #: Delays with which activity is simulated; without any, glitches are not seen.
 DELAYS = ("none", "unit", "library")
 
-LOGIC, REGISTERS = "logic", "registers"
+LOGIC, REGISTERS, CLOCK = "logic", "registers", "clock"
 
 #: Cycles whose inputs are made at a time.
 CHUNK = 256
@@ -64,6 +64,8 @@ class Settings:
         Longest time of mapping, in seconds.
     delays : str
         One of `DELAYS`.
+    clock_gating : int, optional
+        Fewest flip-flops with a common enable that get a clock gate; none get one without it.
     hierarchy : int, optional
         Levels of instances below the top module whose costs are told apart, in a netlist that is
         mapped module by module; what is deeper belongs to the one that it is in.
@@ -80,6 +82,7 @@ class Settings:
     reset_cycles: int = 4
     timeout_s: float = 300.0
     delays: str = "none"
+    clock_gating: int | None = None
     hierarchy: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +96,10 @@ class Settings:
             raise ValueError(f"delays must be one of {', '.join(DELAYS)}, not {self.delays!r}")
         if self.hierarchy is not None and self.hierarchy < 1:
             raise ValueError(f"hierarchy must be at least 1, not {self.hierarchy}")
+        if self.hierarchy is not None and self.clock_gating is not None:
+            raise ValueError(
+                f"clock_gating must be left out with a hierarchy, not {self.clock_gating}"
+            )
 
     def delays_of(self, netlist: Netlist, timing: Timing) -> Delays | None:
         """Delays of the cells of a netlist; None without any."""
@@ -243,6 +250,7 @@ def measure(
         design.verilog,
         design.top,
         library,
+        clock_gating=settings.clock_gating,
         clock_ns=settings.clock_ns,
         timeout_s=settings.timeout_s,
     )
@@ -266,7 +274,7 @@ def measure(
     model = EnergyModel(netlist, classes, clock_ns=settings.clock_ns, timing=timing)
     [energy] = model.measure(activity)
     split = energy.per(energy.cycles)
-    areas = dict.fromkeys((LOGIC, REGISTERS), 0.0)
+    areas = dict.fromkeys((LOGIC, REGISTERS, CLOCK), 0.0)
     leakage_nw = 0.0
     for instance, kind in zip(netlist.instances, classes, strict=True):
         if instance.cell is not None:
@@ -287,6 +295,7 @@ def measure(
         "area_breakdown_um2": areas,
         "cells": mapped.cell_count,
         "flip_flops": len(netlist.registers),
+        "clock_gates": len(netlist.clock_gates),
         "memory_bits": design.memory_bits,
         **_timing_facts(timing, settings.clock_ns),
         "energy_per_cycle_pj": per_cycle,
@@ -300,6 +309,7 @@ def measure(
         "nets_annotated": energy.nets_annotated,
         "cycles": energy.cycles,
         "delays": settings.delays,
+        "clock_gating": settings.clock_gating,
         "cells_by_type": mapped.cells_by_type,
         "recipe": mapped.recipe,
         "notes": [
@@ -328,7 +338,10 @@ def measure(
 
 
 def _classes(netlist: Netlist) -> list[str]:
-    return [LOGIC if instance.ff is None else REGISTERS for instance in netlist.instances]
+    classes = [LOGIC if instance.ff is None else REGISTERS for instance in netlist.instances]
+    for index in netlist.clock_gates:
+        classes[index] = CLOCK
+    return classes
 
 
 def _hierarchy(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrowgauge import errors
-from narrowgauge.options import positive
+from narrowgauge.options import clock_gating, positive
 
 if TYPE_CHECKING:
     from narrowgauge.measure import Bench
@@ -193,6 +193,7 @@ def _number(name: str, default: float | None, help_text: str) -> Callable[[Any],
     help="Area and energy of the instances of modules, so many levels deep, in a netlist that is "
     "mapped module by module.",
 )
+@clock_gating
 @click.option(
     "--library",
     default="nangate45",
@@ -227,6 +228,7 @@ def measure(
     streams: int | None,
     seed: int,
     delays: str,
+    clock_gating: int | None,
     hierarchy: int | None,
     library: str,
     clock_ns: float,
@@ -257,6 +259,7 @@ def measure(
         reset_cycles=reset_cycles,
         timeout_s=time_limit,
         delays=delays,
+        clock_gating=clock_gating,
         hierarchy=hierarchy,
     )
     # Identifiers may be longer than what a table has room for.
@@ -403,7 +406,8 @@ def print_measurement(result: Mapping[str, Any]) -> None:
     glitches = f"; {result['delays']} delays" if result["delays"] != "none" else ""
     line("stimuli", _describe(stimuli, result["cycles"]) + glitches)
     line("area", f"{figure(result['area_um2'], 5)} um2: {split(result['area_breakdown_um2'])}")
-    line("cells", f"{result['cells']}, of which {result['flip_flops']} flip-flops")
+    gates = "" if result["clock_gating"] is None else f", {result['clock_gates']} clock gates"
+    line("cells", f"{result['cells']}, of which {result['flip_flops']} flip-flops{gates}")
     kind = result["critical_path_kind"]
     line("critical path", f"{result['critical_path_ns']:.3f} ns{f', {kind}' if kind else ''}")
     frequency = result["max_frequency_mhz"]

@@ -73,8 +73,11 @@ def multiply(source):
     return source(MULTIPLY)
 
 
-def mapped(design, library):
-    return Netlist(map_netlist(design.verilog, design.top, library, clock_ns=2.0), library)
+def mapped(design, library, clock_gating=None):
+    found = map_netlist(
+        design.verilog, design.top, library, clock_ns=2.0, clock_gating=clock_gating
+    )
+    return Netlist(found, library)
 
 
 def rows(**ports):
@@ -343,6 +346,10 @@ def test_clock_of_a_combinational_design(multiply):
         ({"timeout_s": 0}, "timeout_s must be positive, not 0"),
         ({"reset_cycles": 0}, "reset_cycles must be at least 1, not 0"),
         ({"delays": "some"}, "delays must be one of none, unit, library, not 'some'"),
+        (
+            {"hierarchy": 2, "clock_gating": 4},
+            "clock_gating must be left out with a hierarchy, not 4",
+        ),
     ],
 )
 def test_bad_settings(options, message):
@@ -353,9 +360,11 @@ def test_bad_settings(options, message):
 # Activity and energy.
 
 
-def test_clocked_design(pipe, library):
+@pytest.mark.parametrize("clock_gating", [None, 4])
+def test_clocked_design(pipe, library, clock_gating):
     """Toggles of the ports by hand; the reset and its cycles do not count, its end does."""
-    netlist = mapped(pipe, library)
+    netlist = mapped(pipe, library, clock_gating)
+    assert len(netlist.clock_gates) == (clock_gating is not None)
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 16, (2, 700))
     hold = rng.integers(0, 2, 700)
@@ -474,7 +483,7 @@ def test_energy_by_hand(source, tmp_path):
     assert result["power_uw"] == pytest.approx(1000 * (logic_pj + leakage_pj) / 3)
     assert result["leakage_uw"] == pytest.approx(0.004)
     assert result["area_um2"] == 2.5
-    assert result["area_breakdown_um2"] == {"logic": 2.5, "registers": 0}
+    assert result["area_breakdown_um2"] == {"logic": 2.5, "registers": 0, "clock": 0}
     assert (result["cells"], result["flip_flops"], result["cycles"]) == (1, 0, 8)
     assert result["nets_annotated"] == 1
     assert netlist.cells_by_type == {"INV": 1}

@@ -212,7 +212,7 @@ def test_other_clock(folder):
 
 
 def test_clock_gating(folder):
-    with pytest.raises(ValueError, match=r"clock_gating must be left out beside measured .* not 3"):
+    with pytest.raises(ValueError, match=r"clock_gating of the measured .* must be 3, .* not None"):
         read_measured([folder / "with" / "measure.json"], Settings(clock_gating=3))
     assert read_measured([], Settings(clock_gating=3)) == []
 
