@@ -529,8 +529,10 @@ def _require_pure_clock(netlist: Netlist) -> None:
     if clock is None:
         return
     ends = [
-        ff is not None and pin == ff.clock
-        for ff, pin in ((netlist.instances[index].ff, pin) for index, pin in netlist.sinks[clock])
+        cell is not None and cell.pins[pin].is_clock
+        for cell, pin in (
+            (netlist.instances[index].cell, pin) for index, pin in netlist.sinks[clock]
+        )
     ]
     outputs = [port for port in netlist.ports.values() if port.direction == "output"]
     if not all(ends) or any(clock in port.nets for port in outputs):

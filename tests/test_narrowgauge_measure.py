@@ -381,6 +381,30 @@ def test_clocked_design(pipe, library, clock_gating):
     assert activity.annotated.all()
 
 
+def test_clock_gates(source, library):
+    """A word that is loaded every other cycle: its clock costs half, and its gate."""
+    text = """module word(input clk, load, input [15:0] d, output reg [15:0] q);
+      always @(posedge clk) if (load) q <= d;
+    endmodule"""
+    design = source(text)
+    values = np.random.default_rng(3).integers(0, 1 << 16, 400)
+    stimuli = rows(load=(np.arange(400) % 2, 1), d=(values, 16))
+    results = {
+        fewest: measure(design, bench(design), stimuli, library, Settings(clock_gating=fewest))[0]
+        for fewest in (None, 16, 17)
+    }
+    assert [results[fewest]["clock_gates"] for fewest in results] == [0, 1, 0]
+    assert [results[fewest]["clock_gating"] for fewest in results] == [None, 16, 17]
+    plain, gated = results[None], results[16]
+    gate = library.clock_gates[0]
+    assert gated["area_breakdown_um2"]["clock"] == pytest.approx(gate.area_um2)
+    # Without its multiplexers, nothing but the register and its gate is left.
+    assert gated["area_breakdown_um2"]["logic"] == 0
+    assert gated["area_um2"] < plain["area_um2"]
+    clocks = [result["energy_breakdown_pj"]["clock"] for result in (plain, gated)]
+    assert 0.5 < clocks[1] / clocks[0] < 0.7
+
+
 def test_streams_start_from_reset(pipe, library):
     netlist = mapped(pipe, library)
     b = np.zeros((3, 5, 1), int)
