@@ -24,22 +24,22 @@ SIZES = ((64, 32), (256, 32), (256, 64), (1024, 32), (1024, 64), (4096, 64), (16
 
 def _figures(model: MemoryModel, points: str) -> None:
     """Print points with the model's figure and its error, and the errors of each quantity."""
-    errors: dict[str, list[float]] = {}
+    errors: dict[tuple[str, str], list[float]] = {}
     for point in getattr(model, points):
         cost = model.cost(point["rows"], point["width"])
         cells = []
         for quantity in QUANTITIES:
             if quantity in point:
                 error = getattr(cost, quantity) / point[quantity] - 1
-                errors.setdefault(quantity, []).append(error)
+                errors.setdefault((quantity, point["source"]), []).append(error)
                 cells.append(f"{quantity} {point[quantity]:.5g} {100 * error:+.0f}%")
         size = f"{point['rows']}x{point['width']}"
         print(f"  {size:>8}  {point['source']:<14} {'  '.join(cells)}")
-    for quantity, values in errors.items():
+    for (quantity, source), values in errors.items():
         mean = math.fsum(abs(value) for value in values) / len(values)
         worst = max(values, key=abs)
         print(
-            f"  {points} {quantity}: {len(values)} of them, mean error {100 * mean:.1f} %, "
+            f"  {points} {quantity}: {len(values)} of {source}, mean error {100 * mean:.1f} %, "
             f"worst {100 * worst:+.1f} %"
         )
 

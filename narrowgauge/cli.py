@@ -21,6 +21,7 @@ from narrowgauge import errors
 from narrowgauge.fpga_command import fpga as fpga_command
 from narrowgauge.library_command import library as library_group
 from narrowgauge.measure_command import measure as measure_command
+from narrowgauge.memory_command import memory as memory_command
 from narrowgauge.options import clock_gating, hardware, positive
 from narrowgauge.timing_command import timing as timing_command
 
@@ -142,6 +143,7 @@ def narrowgauge(context: click.Context) -> None:
 narrowgauge.add_command(fpga_command)
 narrowgauge.add_command(library_group)
 narrowgauge.add_command(measure_command)
+narrowgauge.add_command(memory_command)
 narrowgauge.add_command(timing_command)
 
 
