@@ -24,7 +24,7 @@ from narrowgauge.pictures import (
     strip,
     strip_limits,
 )
-from narrowgauge.rows import memory_split, rows_with_measured, share
+from narrowgauge.rows import memory_kinds, memory_split, rows_with_measured, share
 from narrowgauge.table import NONE, aligned, figure, finite, parts
 
 __all__ = ["csv_text", "html_text", "json_text", "write"]
@@ -99,9 +99,7 @@ def csv_text(result: Mapping[str, Any]) -> str:
         kind = key.split("_")[0]
         for part in parts(rows, key):
             columns[f"{kind}_{part}_{unit}"] = [share(row, key, part) for row in rows]
-    splits = [memory_split(row) for row in rows]
-    for kind in dict.fromkeys(kind for split in splits for kind in split):
-        columns[f"memory_{kind}_pj"] = [split.get(kind) for split in splits]
+    columns |= {f"memory_{kind}_pj": values for kind, values in memory_kinds(rows).items()}
     common = {
         "library": result["library"]["name"],
         "library_version": result["library"]["version"],
@@ -232,10 +230,11 @@ def _memory_kind(memory: Mapping[str, Any]) -> str:
 
 def _memory_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Colour of the logic and of what memories hold, of what occurs in any row."""
-    kinds = dict.fromkeys(kind for row in rows for kind in memory_split(row))
+    kinds = memory_kinds(rows)
     names = ["logic", *kinds] if kinds else []
-    colours = part_colours(list(MEMORY_COLOURS.values()))
-    return {name: colours[MEMORY_COLOURS.get(name, "memory")] for name in names} if names else {}
+    shown = [MEMORY_COLOURS.get(name, "memory") for name in names]
+    colours = part_colours(shown)
+    return {name: colours[part] for name, part in zip(names, shown, strict=True)}
 
 
 def _memory_bars(rows: Sequence[Mapping[str, Any]]) -> list["Bar"]:

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MEASURED", "factors", "marks", "memory_split", "rows_with_measured", "share"]
+__all__ = [
+    "MEASURED",
+    "factors",
+    "marks",
+    "memory_kinds",
+    "memory_split",
+    "rows_with_measured",
+    "share",
+]
 
 #: What the rows of measured designs have in the place of a design of the catalogue.
 MEASURED = "measured"
@@ -112,14 +120,31 @@ def memory_split(row: Mapping[str, Any]) -> dict[str, float]:
     row : dict
         One of :func:`rows_with_measured`.  The memories of an array beside count with the others.
     """
-    split = dict.fromkeys(dict.fromkeys(HOLDINGS.values()), 0.0)
     if row["memory_energy_per_mac_pj"] is None:
         return {}
+    split: dict[str, float] = {}
     for memory in row["memories"]:
         name = memory["name"].rpartition(" ")[2]
         kind = HOLDINGS.get(name, name)
         split[kind] = split.get(kind, 0.0) + memory["energy_per_mac_pj"]
     return split
+
+
+def memory_kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Energy of memories of all rows by what they hold: 0 where a row has no such memory.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Those of :func:`rows_with_measured`; None for a row whose memories have no figures.
+    """
+    splits = [memory_split(row) for row in rows]
+    found = dict.fromkeys(kind for split in splits for kind in split)
+    known = [kind for kind in dict.fromkeys(HOLDINGS.values()) if kind in found]
+    return {
+        kind: [split.get(kind, 0.0) if split else None for split in splits]
+        for kind in [*known, *(kind for kind in found if kind not in known)]
+    }
 
 
 def share(row: Mapping[str, Any], key: str, part: str) -> float | None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.spec import Spec
-from narrowgauge.rows import factors, marks, memory_split, rows_with_measured, share
+from narrowgauge.rows import factors, marks, memory_kinds, rows_with_measured, share
 
 __all__ = [
     "NONE",
@@ -471,10 +471,8 @@ def _print_memories(
     if beyond:
         sources.append(f"off chip {beyond['name']}, {beyond['pj_per_bit']:.3g} pJ a bit")
     console.print("; ".join(sources))
-    splits = [memory_split(row) for _, row in known]
-    kinds = list(dict.fromkeys(kind for split in splits for kind in split))
     figures = [
-        *((kind, [split.get(kind) for split in splits]) for kind in kinds),
+        *memory_kinds([row for _, row in known]).items(),
         ("all of\nthem", [row["memory_energy_per_mac_pj"] for _, row in known]),
         ("off\nchip", [row["off_chip_energy_per_mac_pj"] for _, row in known]),
         ("area\nk um2", [_thousandth(row["memory_area_um2"]) for _, row in known]),

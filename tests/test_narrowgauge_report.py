@@ -27,6 +27,7 @@ from narrowgauge.pictures import (
     strip,
     strip_limits,
 )
+from narrowgauge.rows import memory_kinds
 from tests.comparison_sample import comparison, memory, with_memories
 
 ROOT = Path(__file__).parents[1]
@@ -259,8 +260,8 @@ def test_comparison_with_memories():
     assert lines[heading + 1] == "model synthetic45; off chip ddr, 20 pJ a bit"
     rows = [line.split() for line in lines[heading + 5 :]]
     # Weights, and with them biases, of 0.5 and 0.125 pJ for the first row.
-    assert rows[0] == ["fixed8", "0.250", "0.62", "0", "0.125", "1.00", "4.0", "256"]
-    assert rows[4] == ["fixed4", "0.250", "2.62", "0", "0.125", "3.00", "20.0", "256"]
+    assert rows[0] == ["fixed8", "0.250", "0.62", "0.125", "1.00", "4.0", "256"]
+    assert rows[4] == ["fixed4", "0.250", "2.62", "0.125", "3.00", "20.0", "256"]
     assert all(len(line) <= 80 for line in lines)
     # The figures above are those without memories.
     plain = printed(80, table.print_comparison, comparison())
@@ -314,6 +315,19 @@ def test_page_with_memories():
     assert 'aria-label="Energy of logic' not in report.html_text(comparison())
 
 
+def test_memories_that_some_rows_have():
+    """A row without sums has 0 for them; one without figures has none."""
+    result = with_memories()
+    result["rows"][1]["memories"].append(memory("beside sums", 0.75))
+    result["rows"][2]["memory_energy_per_mac_pj"] = None
+    kinds = memory_kinds(result["rows"])
+    assert list(kinds) == ["activations", "weights", "sums", "results"]
+    assert kinds["sums"] == [0.0, 0.75, None, 0.0, 0.0]
+    result["rows"][3]["memories"].append(memory("queue", 0.5))
+    assert list(memory_kinds(result["rows"]))[-1] == "queue"
+    assert 'title="queue"' in report.html_text(result)
+
+
 def test_csv_with_memories():
     rows = list(csv.DictReader(io.StringIO(report.csv_text(with_memories()))))
     assert (rows[0]["memory_model"], rows[0]["off_chip"]) == ("synthetic45", "ddr")
@@ -321,7 +335,7 @@ def test_csv_with_memories():
     assert rows[1]["off_chip_energy_per_mac_pj"] == "8.0"
     assert rows[1]["memory_weights_pj"] == "1.125"
     for row in rows:
-        parts = ("activations", "weights", "sums", "results")
+        parts = ("activations", "weights", "results")
         total = sum(float(row[f"memory_{part}_pj"]) for part in parts)
         assert total == pytest.approx(float(row["memory_energy_per_mac_pj"]))
 
