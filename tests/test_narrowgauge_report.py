@@ -884,7 +884,7 @@ def browser(tmp_path, *arguments):
 
 def browse(tmp_path, *options, frame=False, extra=""):
     """Open the page: what the probe says, and what the browser prints of it."""
-    text = report.html_text(comparison()).replace("</body>", PROBE + extra + "</body>")
+    text = report.html_text(with_memories()).replace("</body>", PROBE + extra + "</body>")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     (tmp_path / "frame.html").write_text(FRAME, encoding="utf-8")
     opened = tmp_path / ("frame.html" if frame else "page.html")
@@ -927,7 +927,7 @@ def test_browser_draws_charts(desktop):
         assert len(picture["points"]) == picture["labels"] == 5
     # From fixed4 by fixed6 and tapered6 to fixed8: three steps upwards.
     assert pictures[1]["front"].count("V") == 3
-    assert (seen["all"]["bars"], seen["all"]["strips"], seen["all"]["details"]) == (10, 5, 12)
+    assert (seen["all"]["bars"], seen["all"]["strips"], seen["all"]["details"]) == (15, 5, 12)
 
 
 @in_chromium
@@ -953,7 +953,7 @@ def test_browser_filters(desktop):
     few = seen["tapered"]
     assert few["column"] == ["tapered6", "tapered8:runs=4-7"]
     assert few["output"] == "2 of 5 formats"
-    assert (few["bars"], few["strips"], few["details"]) == (4, 2, 2 + 2 * 2)
+    assert (few["bars"], few["strips"], few["details"]) == (6, 2, 2 + 2 * 2)
     for picture in few["pictures"]:
         assert [point.split(":")[0] for point in picture["points"]] == ["tapered8", "tapered6"]
         assert picture["labels"] == 2
