@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ended", "run_child"]
+__all__ = ["Ended", "private_folder", "run_child"]
 
 # A parent that is killed cannot clean up; Linux then ends the child too.
 PROLOGUE = """\
@@ -18,6 +21,9 @@ if sys.platform == "linux":
 """
 
 LOG = "child.log"
+
+# Yosys gives names of files to ABC without quotes.
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,26 @@ class Ended:
             return signal.Signals(-self.status).name
         except ValueError:
             return f"signal {-self.status}"
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Temporary folder whose name any tool understands; removed afterwards.
+
+    Raises
+    ------
+    ValueError
+        If there is no place for one.
+    """
+    places = [tempfile.gettempdir(), "/tmp", "/var/tmp"]
+    place = next((p for p in places if PLAIN.fullmatch(p) and os.access(p, os.W_OK)), None)
+    if place is None:
+        raise ValueError(
+            "TMPDIR must be a writable folder named with letters, digits and _./+- only, "
+            f"not {places[0]!r}"
+        )
+    with tempfile.TemporaryDirectory(prefix="narrowgauge-", dir=place) as name:
+        yield Path(name)
 
 
 def run_child(program: str, folder: Path, *, seconds: float) -> Ended:

@@ -13,14 +13,13 @@ import json
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synth.child import run_child
+from synth.child import private_folder, run_child
 
 __all__ = [
     "MAX_MEMORY_BITS",
@@ -233,8 +232,8 @@ def read_foreign(
             raise ValueError(f"include must be a folder, not {str(folder)!r}")
     _require_parameters(values, paths)
 
-    with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
-        flow = _Flow(Path(private), top, timeout_s)
+    with private_folder() as private:
+        flow = _Flow(private, top, timeout_s)
         words = [f"-D{name}={text}" for name, text in macros.items()]
         # Yosys' own reader looks for included files beside the link, not beside the file.
         beside = [path.parent for path in paths] if reader == "yosys" else []

@@ -7,7 +7,6 @@ sees where the cells are, or all of them together.  Yosys runs in a child proces
 
 import json
 import re
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.cache import Cache, content_key
+from synth.child import private_folder
 from synth.yosys import run_yosys, yosys_version
 
 __all__ = [
@@ -466,10 +466,8 @@ def map_fpga(
     )
 
     def run() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
-            result = _map(
-                Path(folder), sources, files, top, FAMILIES[family], facts, flat, timeout_s
-            )
+        with private_folder() as folder:
+            result = _map(folder, sources, files, top, FAMILIES[family], facts, flat, timeout_s)
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)
 
     cache = Cache() if cache is None else cache

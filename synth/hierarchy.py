@@ -8,16 +8,15 @@ which is what such a netlist costs more than a flat one.
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.child import private_folder
 from synth.timing import analyse
 from synth.yosys import (
     RECIPES,
@@ -187,8 +186,7 @@ def _units(
             unit.name = top if name == top else f"{MODULE}{len(units)}"
             units[name] = unit
             contents[name] = content
-    with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
-        folder = Path(private)
+    with private_folder() as folder:
         commands = []
         for index, (name, content) in enumerate(contents.items()):
             design = {"modules": {units[name].name: content}}

@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import json
 import re
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.cache import Cache, content_key
-from synth.child import Ended, run_child
+from synth.child import Ended, private_folder, run_child
 from synth.fpga import FAMILIES, FpgaNetlist
 
 __all__ = [
@@ -276,8 +275,7 @@ def place_and_route(
     key = content_key(Path(__file__).read_bytes(), tool, design, *arguments)
 
     def run() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="narrowgauge-") as private:
-            folder = Path(private)
+        with private_folder() as folder:
             (folder / "design.json").write_text(design, encoding="utf-8")
             (folder / "arguments.json").write_text(json.dumps(arguments), encoding="ascii")
             program = CHILD.format(package=placer.package, function=placer.function)

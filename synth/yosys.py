@@ -10,7 +10,6 @@ import functools
 import importlib.metadata
 import json
 import re
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ import synth.timing
 from synth.bitheap import Adder, find_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import Cell, CellLibrary
-from synth.child import run_child
+from synth.child import private_folder, run_child
 from synth.library import smallest_cell
 from synth.timing import analyse
 
@@ -347,8 +346,8 @@ def map_netlist(
     )
 
     def run() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="narrowgauge-") as folder:
-            flow = _Flow(Path(folder), top, library, sources, stubs, timeout_s, clock_gating)
+        with private_folder() as folder:
+            flow = _Flow(folder, top, library, sources, stubs, timeout_s, clock_gating)
             result = flow.run(steps, clock_ns, wire_cap_ff)
         # Netlists shrink to a tenth, and most of the time of a warm run is reading them.
         return zlib.compress(json.dumps(result, separators=(",", ":")).encode(), 1)

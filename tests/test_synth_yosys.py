@@ -504,6 +504,15 @@ def test_crash(code, message, library, cache, monkeypatch, private_folders):
     assert not list(private_folders.iterdir())
 
 
+def test_temporary_folder_of_any_name(library, tmp_path, monkeypatch):
+    odd = tmp_path / "my 'temporary' $(touch x); \"files\" & more"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    mapped = map_netlist(COUNTER, "counter", library, cache=Cache(tmp_path / "cache"))
+    assert mapped.cells_by_type
+    assert not list(odd.iterdir())
+
+
 def test_temporary_files_go_with_the_folder(library, cache, monkeypatch):
     """Whoever is killed leaves its files where they are removed."""
     code = "import os; print(os.path.samefile(os.environ['TMPDIR'], '.')); raise SystemExit(1)"
@@ -533,3 +542,10 @@ def test_result_is_read_from_the_cache_as_written(library, cache):
     first = map_netlist(COUNTER, "counter", library, cache=cache)
     assert first == map_netlist(COUNTER, "counter", library, cache=cache)
     assert json.loads(json.dumps(first.module)) == first.module
+
+
+def test_no_plain_folder(library, cache, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "my 'files'")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match="TMPDIR must be a writable folder named with letters"):
+        map_netlist(WIRE, "top", library, cache=cache)
