@@ -93,7 +93,11 @@ class Case:
     def activity(self, delays: Delays | None) -> tuple[Activity, int]:
         """Toggles by our own simulation, and steps of a cycle."""
         netlist = self.unit.netlist
-        simulator = Simulator(netlist, 1) if delays is None else GlitchSimulator(netlist, 1, delays)
+        simulator = (
+            Simulator(netlist, 1, state_words=1)
+            if delays is None
+            else GlitchSimulator(netlist, 1, delays, state_words=1)
+        )
         for cycle in range(CHECK_CYCLES):
             simulator.step(
                 {

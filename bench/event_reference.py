@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "Events",
     "Stimuli",
     "delayed_models",
+    "energies_pj",
     "energy_pj",
     "icarus",
     "plain_models",
@@ -447,6 +448,21 @@ def read_cells(text: str) -> tuple[dict[str, LibertyGroup], LibertyGroup]:
     return {cell.name: cell for cell in library.all("cell")}, library
 
 
+@cache
+def _condition(text: str) -> Callable[[Mapping[str, int]], int]:
+    """Make a function of pins; Liberty's operators have the order of Python's."""
+    python = re.sub(r"[A-Za-z_]\w*", r'pins["\g<0>"]', text)
+    for liberty, operator in (("!", "~"), ("*", "&"), ("+", "|")):
+        python = python.replace(liberty, operator)
+    code = compile(python, "condition", "eval")
+    return lambda pins: eval(code, {"pins": pins}) & 1
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """Mean of some numbers, 0 of none."""
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
 def _numbers(text: str) -> np.ndarray:
     return np.array([float(word) for word in text.replace(",", " ").split()])
 
@@ -455,6 +471,10 @@ class _Table:
     """A table of Liberty over input slew and load."""
 
     def __init__(self, group: LibertyGroup, library: LibertyGroup) -> None:
+        if group.name == "scalar":
+            self.slews = self.loads = np.zeros(1)
+            self.values = _numbers(group.attributes["values"]).reshape(1, 1)
+            return
         (template,) = [
             found
             for kind in ("power_lut_template", "lu_table_template")
@@ -481,7 +501,12 @@ class _Table:
         return float(values[left] + slope * (at - grid[left]))
 
 
-def energy_pj(
+def energy_pj(*arguments: Any, **options: Any) -> float:
+    """Add up `energies_pj`."""
+    return sum(energies_pj(*arguments, **options).values())
+
+
+def energies_pj(
     module: Mapping[str, Any],
     liberty: str,
     events: Events,
@@ -491,12 +516,14 @@ def energy_pj(
     clock_ns: float,
     slews_ns: Mapping[int, float],
     slew_ns: float,
-) -> float:
-    """Energy of a run, event by event, in pJ.
+) -> dict[str, float]:
+    """Energy of a run, event by event, in pJ, by where it is spent.
 
     The library is in fF, ns, nW and V, so that its energies are in fJ.  An edge of an output costs
     what the table of that edge says, with the last of the inputs to change as its cause, or the
-    mean over those that changed last together.
+    mean over those that changed last together.  A table holds in the state that its condition
+    names, of all pins at that time; the clock finds them as they were before.  Leakage is that of
+    the states at the end of each half of a clock period.
 
     Parameters
     ----------
@@ -544,41 +571,89 @@ def energy_pj(
     def powers(index: int, pin: str) -> list[LibertyGroup]:
         return pins[instances[index]["type"]][pin].all("internal_power")
 
-    @cache
-    def input_fj(bit: int, edge: int) -> float:
-        """Cost of an edge of a net in the cells that it goes to."""
-        return sum(
-            table(group, edge).at(slews.get(bit, slew_ns), 0.0)
-            for index, pin in readers.get(bit, ())
-            for group in powers(index, pin)
-        )
+    def cause(group: LibertyGroup) -> str | None:
+        return group.attributes.get("related_pin")
 
-    @cache
-    def output_fj(bit: int, edge: int, related: str, cause: int) -> list[float]:
-        """Cost of an edge of a net in the cell that it comes from, by what the library lists."""
-        index, pin = drivers[bit]
-        return [
-            table(group, edge).at(slews.get(cause, slew_ns), loads.get(bit, 0.0))
-            for group in powers(index, pin)
-            if group.attributes.get("related_pin") == related
+    def values(index: int, nets: Mapping[Any, int]) -> dict[str, int]:
+        """Value of every pin, also of those that are not connected."""
+        entry = instances[index]
+        found = {pin: nets[bit] for pin, (bit,) in entry["connections"].items()}
+        functions = {
+            pin: group.attributes["function"]
+            for pin, group in pins[entry["type"]].items()
+            if "function" in group.attributes
+        }
+        for ff in cells[entry["type"]].all("ff"):
+            state, inverted = ff.name.split()
+            for pin, function in functions.items():
+                if pin in found:
+                    value = found[pin] if function == state else 1 - found[pin]
+                    found |= {state: value, inverted: 1 - value}
+        return {pin: _condition(text)(found) for pin, text in functions.items()} | found
+
+    known: dict[tuple[str, tuple[int, ...]], dict[int, bool]] = {}
+
+    def holding(
+        index: int, groups: list[LibertyGroup], nets: Mapping[Any, int]
+    ) -> list[LibertyGroup]:
+        """Choose groups whose condition holds; if none does, those without one."""
+        if not any("when" in group.attributes for group in groups):
+            return groups
+        state = tuple(nets[bit] for (bit,) in instances[index]["connections"].values())
+        holds = known.setdefault((instances[index]["type"], state), {})
+        found = None
+        for group in groups:
+            if "when" in group.attributes and id(group) not in holds:
+                found = found or values(index, nets)
+                holds[id(group)] = bool(_condition(group.attributes["when"])(found))
+        return [group for group in groups if holds.get(id(group))] or [
+            group for group in groups if "when" not in group.attributes
         ]
 
-    total_fj = 0.0
+    def leakage(index: int, nets: Mapping[Any, int]) -> float:
+        cell = cells[instances[index]["type"]]
+        groups = holding(index, cell.all("leakage_power"), nets)
+        conditional = [float(group.attributes["value"]) for group in groups]
+        return mean(conditional) if groups else float(cell.attributes["cell_leakage_power"])
+
     drivers = {
         bit: (index, pin)
         for index, entry in enumerate(instances)
         for pin, (bit,) in entry["connections"].items()
         if pins[entry["type"]][pin].attributes["direction"] == "output"
     }
+    parts = dict.fromkeys(("loads", "outputs", "inputs", "clock"), 0.0)
+    leakage_nw = 0.0
+    half_periods = 0
     changed: dict[int, int] = {}
-    switched: Counter[int] = Counter()
+    now: dict[Any, int] = {"0": 0, "1": 1, "x": 0, "z": 0, **events.start}
     for time, changes in events.moments:
+        before = dict(now)
+        if clock_bit in changes:
+            # Settled: what leaks in the half of a period that ends here, but for that before the
+            # first, and what the clock pins find.
+            if half_periods:
+                leakage_nw += sum(leakage(index, before) for index in range(len(instances)))
+            half_periods += 1
+            for index, pin in readers[clock_bit]:
+                groups = powers(index, pin)
+                if cells[instances[index]["type"]].all("ff"):
+                    parts["clock"] += mean(
+                        [
+                            table(group, changes[clock_bit]).at(slew_ns, 0.0)
+                            for group in holding(index, groups, before)
+                        ]
+                    )
         changed |= dict.fromkeys(changes, time)
+        now |= changes
         for bit, edge in changes.items():
             if bit == clock_bit:
                 continue
-            total_fj += loads.get(bit, 0.0) * volt**2 / 2
-            total_fj += input_fj(bit, edge)
+            parts["loads"] += loads.get(bit, 0.0) * volt**2 / 2
+            slew = slews.get(bit, slew_ns)
+            for index, pin in readers.get(bit, ()):
+                groups = holding(index, powers(index, pin), now)
+                parts["inputs"] += mean([table(group, edge).at(slew, 0.0) for group in groups])
             if bit not in drivers:
                 continue
             index, pin = drivers[bit]
@@ -591,24 +666,24 @@ def energy_pj(
             if cells[entry["type"]].all("ff"):
                 (ff,) = cells[entry["type"]].all("ff")
                 related = {ff.attributes["clocked_on"]: clock_bit}
-                switched[index] += pin == _first_output(entry, pins[entry["type"]])
             latest = max(changed.get(net, -1) for net in related.values())
             causes = [name for name, net in related.items() if changed.get(net, -1) == latest]
-            costs = [cost for name in causes for cost in output_fj(bit, edge, name, related[name])]
-            total_fj += sum(costs) / len(costs) if costs else 0.0
-
-    # Clock pins, by whether the state changes; leakage; the load of the clock.
-    leakage_nw = 0.0
-    for index, entry in enumerate(instances):
-        leakage_nw += float(cells[entry["type"]].attributes["cell_leakage_power"])
-        for ff in cells[entry["type"]].all("ff"):
-            for group in powers(index, ff.attributes["clocked_on"]):
-                both = sum(table(group, edge).at(slew_ns, 0.0) for edge in (0, 1))
-                active = not group.attributes["when"].startswith("!")
-                total_fj += both * (switched[index] if active else cycles - switched[index])
-    total_fj += loads.get(clock_bit, 0.0) * volt**2 * cycles
-    return total_fj * 1e-3 + leakage_nw * clock_ns * cycles * 1e-6
-
-
-def _first_output(entry: Mapping[str, Any], pins: Mapping[str, LibertyGroup]) -> str:
-    return next(p for p in entry["connections"] if pins[p].attributes["direction"] == "output")
+            # With the others as they are now, else as they were before, else in any state.
+            load = loads.get(bit, 0.0)
+            for nets in (now, before, None):
+                costs = [
+                    mean([table(group, edge).at(slews.get(net, slew_ns), load) for group in found])
+                    for name, net in related.items()
+                    if name in causes
+                    for own in [[group for group in powers(index, pin) if cause(group) == name]]
+                    for found in [own if nets is None else holding(index, own, nets)]
+                    if found
+                ]
+                if costs:
+                    parts["outputs"] += mean(costs)
+                    break
+    leakage_nw += sum(leakage(index, now) for index in range(len(instances)))
+    leakage_nw /= half_periods + 1 if clock_bit is None else half_periods
+    parts["loads"] += loads.get(clock_bit, 0.0) * volt**2 * cycles
+    energies = {part: energy_fj * 1e-3 for part, energy_fj in parts.items()}
+    return energies | {"leakage": leakage_nw * clock_ns * cycles * 1e-6}

@@ -8,7 +8,7 @@ count, then every row of the stimuli is one cycle.
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -508,11 +508,7 @@ def _combinational(
             before = before or simulator.activity()
     assert before is not None  # there is at least one cycle
     activity = simulator.activity().since(before)
-    return Activity(
-        toggles=activity.toggles,
-        lane_cycles=np.array([streams * cycles]),
-        annotated=activity.annotated,
-    )
+    return replace(activity, lane_cycles=np.array([streams * cycles]))
 
 
 def _simulator(netlist: Netlist, lanes: int, delays: Delays | None) -> Simulator:

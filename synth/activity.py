@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Value, Words
 from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
+from synth.states import StateCounter, StateCounts
 
 __all__ = ["LANES_PER_WORD", "Activity", "Simulator", "Words", "pack", "unpack"]
 
@@ -29,6 +30,9 @@ BLOCK_WORDS = 512
 BLOCK_ROWS = 64
 # Toggles of a word are counted in bytes: 3 * 64 is the most that fits.
 STEPS_PER_BYTE = 3
+# States of cells are counted in so many words a cycle: all of them in small runs, and else enough
+# to know a mean over many cycles to a small part of a per cent.
+STATE_WORDS = 0
 
 
 def pack(values: npt.ArrayLike, width: int) -> Words:
@@ -140,11 +144,14 @@ class Activity:
         Lanes of each group times cycles.
     annotated : ndarray of bool, shape (nets,)
         Nets whose toggles are known.
+    states : StateCounts or None
+        States of the cells, settled, in the cycles in which they were counted.
     """
 
     toggles: npt.NDArray[np.int64]
     lane_cycles: npt.NDArray[np.int64]
     annotated: npt.NDArray[np.bool_]
+    states: StateCounts | None = None
 
     def since(self, earlier: "Activity") -> "Activity":
         """Count what came after ``earlier``, an activity of the same simulation."""
@@ -152,6 +159,11 @@ class Activity:
             toggles=self.toggles - earlier.toggles,
             lane_cycles=self.lane_cycles - earlier.lane_cycles,
             annotated=self.annotated,
+            states=(
+                None
+                if self.states is None or earlier.states is None
+                else self.states.since(earlier.states)
+            ),
         )
 
     @property
@@ -175,6 +187,9 @@ class Simulator:
     counted : ndarray of uint64, shape (words,), optional
         Lanes whose toggles are counted, one bit each; lanes past ``lanes`` never are.  Default:
         all.
+    state_words : int
+        In how many of the words of lanes the states of the cells are counted, other ones in each
+        cycle; 0 for none.
 
     Raises
     ------
@@ -189,6 +204,7 @@ class Simulator:
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
+        state_words: int = STATE_WORDS,
     ) -> None:
         if netlist.blackboxes:
             found = netlist.instances[netlist.blackboxes[0]]
@@ -198,6 +214,8 @@ class Simulator:
             )
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}")
+        if state_words < 0:
+            raise ValueError(f"state_words must not be negative, not {state_words}")
         self.netlist = netlist
         self.lanes = lanes
         self.words = -(-lanes // LANES_PER_WORD)
@@ -248,6 +266,17 @@ class Simulator:
         self._group_lanes = np.zeros(self._group_count, np.int64)
         np.add.at(self._group_lanes, groups, np.bitwise_count(mask))
         self._counters = self._make_counters()
+        self._states = None
+        if state_words:
+            states = range(*self._program.state_rows.indices(self._program.row_count))
+            self._states = StateCounter(
+                netlist,
+                self._program.values,
+                dict(zip((*netlist.registers, *netlist.clock_gates), states, strict=True)),
+                word_groups=groups,
+                mask=mask,
+                words=state_words,
+            )
         self.reset()
 
     def reset(self) -> None:
@@ -261,6 +290,8 @@ class Simulator:
         self._counters[:] = 0
         self._uncounted = 0
         self._cycles = 0
+        if self._states is not None:
+            self._states.reset()
 
     def step(
         self, inputs: "Mapping[str, Words] | Callable[[Simulator], Mapping[str, Words]]"
@@ -290,6 +321,8 @@ class Simulator:
             target[:] = words
         self._settle()
         self._count()
+        if self._states is not None:
+            self._states.count(self._settled, self._coming)
         self._clock_registers()
         self._cycles += 1
 
@@ -328,7 +361,12 @@ class Simulator:
             toggles[:, self.netlist.clock] = 2 * lane_cycles
         annotated = np.zeros(self.netlist.net_count, bool)
         annotated[list(self._program.values)] = True
-        return Activity(toggles=toggles, lane_cycles=lane_cycles, annotated=annotated)
+        return Activity(
+            toggles=toggles,
+            lane_cycles=lane_cycles,
+            annotated=annotated,
+            states=None if self._states is None else self._states.counts(),
+        )
 
     def _net_toggles(self) -> npt.NDArray[np.int64]:
         """Toggles of every net but the clock, shape (groups, nets)."""

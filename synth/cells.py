@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 from synth.liberty import Function
 from synth.liberty_writer import write_liberty
 
@@ -23,6 +26,7 @@ __all__ = [
     "EnergyArc",
     "FlipFlop",
     "Pin",
+    "PowerArc",
     "SetupArc",
     "Table",
     "TimingArc",
@@ -63,6 +67,21 @@ class Table:
         high = there[j] if v == 0.0 else there[j] + v * (there[j + 1] - there[j])
         return low + u * (high - low)
 
+    def at(
+        self, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Interpolate at many points at once, as `value` does at one."""
+        values = np.array(self.values)
+        i, u = _segments(self.rows, rows)
+        j, v = _segments(self.columns, columns)
+        below, right = (
+            np.minimum(i + 1, len(self.rows) - 1),
+            np.minimum(j + 1, len(self.columns) - 1),
+        )
+        low = values[i, j] + v * (values[i, right] - values[i, j])
+        high = values[below, j] + v * (values[below, right] - values[below, j])
+        return np.asarray(low + u * (high - low), np.float64)
+
     def scaled(self, factor: float) -> "Table":
         """Multiply every value."""
         values = tuple(tuple(factor * value for value in row) for row in self.values)
@@ -75,6 +94,17 @@ def _segment(grid: tuple[float, ...], at: float) -> tuple[int, float]:
         return 0, 0.0
     index = min(max(bisect_right(grid, at) - 1, 0), len(grid) - 2)
     return index, (at - grid[index]) / (grid[index + 1] - grid[index])
+
+
+def _segments(
+    grid: tuple[float, ...], at: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """`_segment` of many values."""
+    if len(grid) == 1:
+        return np.zeros(at.shape, np.intp), np.zeros(at.shape)
+    points = np.array(grid)
+    index = np.clip(np.searchsorted(points, at, side="right") - 1, 0, len(grid) - 2)
+    return index, (at - points[index]) / (points[index + 1] - points[index])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,6 +260,31 @@ class EnergyArc:
         return (self.rise.value(slew_ns, load_ff) + self.fall.value(slew_ns, load_ff)) / 2
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerArc:
+    """Energy inside a cell when a pin changes, in some states of the other pins.
+
+    Parameters
+    ----------
+    pin : str
+        Pin that changes: an output, or an input by itself.
+    related : str or None
+        Input that makes an output change; None for an input, and where the library makes no
+        difference.
+    when : Function or None
+        States of the other pins; None for all that no other arc of the same pins has.
+    rise, fall : Table
+        Energy in pJ of a rising and of a falling pin over input slew in ns and, of an output, load
+        in fF.
+    """
+
+    pin: str
+    related: str | None
+    when: Function | None
+    rise: Table
+    fall: Table
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
     """One cell of a library.
@@ -265,6 +320,9 @@ class Cell:
         the gated clock itself is in ``energies``.
     leakage_states : tuple of (Function, float)
         Leakage power in nW in the states of the pins for which the library tells it.
+    powers : tuple of PowerArc
+        Internal energy by state and edge, of which ``energies``, ``passive``, ``clock_idle`` and
+        ``clock_active`` are means.
     """
 
     name: str
@@ -280,6 +338,7 @@ class Cell:
     clock_idle: Table | None = None
     clock_active: Table | None = None
     leakage_states: tuple[tuple[Function, float], ...] = ()
+    powers: tuple[PowerArc, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from synth.cells import (
     EnergyArc,
     FlipFlop,
     Pin,
+    PowerArc,
     SetupArc,
     Table,
     TimingArc,
@@ -36,6 +37,10 @@ __all__ = ["compact_text", "is_compact", "parse_compact"]
 SLEWS = (0.5, 1.0, 2.0, 4.0)
 #: ... and fractions of an output's largest load.
 LOADS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
+#: Fractions of the largest load at which an energy is kept that is too far from linear for that:
+#: the largest error of the linear function, also at smaller loads, is more than this of the mean.
+KNOTS = (0.0, 1 / 128, 1 / 32, 1 / 16, 1 / 4)
+LARGEST_ERROR = 0.25
 
 PS_PER_NS = 1e3
 FJ_PER_PJ = 1e3
@@ -49,14 +54,23 @@ LEGEND = """\
 #   inputs    capacitance for a rising and a falling edge; nominal, where it is not the larger
 #   outputs   function, largest load
 #   arcs      input, output, sense, delay and then slew of a rising and of a falling output
-#   energies  input, output, internal energy per transition of the output
+#   energies  input, output, internal energy per transition of the output; where that is no linear
+#             function of the load, c and then pairs of a load and of a at that load
+#   powers    of cells whose energies depend on the state: pin, input that makes it change or "",
+#             states of the other pins or "", energy of a rising and of a falling pin as in
+#             `energies` or, of an input, in `passive`; `energies`, `passive` and `clock` are means
 #   clock_gate  pins of a clock gate: clock, enable, gated clock, test inputs to hold at 0
 #   setups    input, setup time of a rising and of a falling input; b belongs to the slew of the
 #             clock in ps and c to that of the input
+#   leaks     leakage of each state: bit i of its number is input i, and the state of a flip-flop
+#             comes last
 #   passive   energy per transition of an input beyond that of the outputs
 #   clock     energy at the clock pin per period in which the state stays, and in which it changes;
 #             of a clock gate, in which it is closed and in which it is open
 """
+
+#: Load in fF, slew in ps, value in ps or fJ.
+_Point = tuple[float, float, float]
 
 #: Axes of the tables into which the linear functions are put; any two points would do.
 _SLEW_AXIS = (0.01, 0.05)
@@ -107,6 +121,8 @@ def _cell_lines(cell: Cell, slews: Sequence[float]) -> Iterator[str]:
     yield f"[cells.{json.dumps(cell.name)}]"
     yield f"area = {_rounded(cell.area_um2)}"
     yield f"leakage = {_rounded(cell.leakage_nw)}"
+    if cell.leakage_states and cell.inputs and cell.clock_gate is None:
+        yield f"leaks = {_inline(_leaks(cell))}"
     pins = cell.pins
     inputs = {}
     for name in cell.inputs:
@@ -123,6 +139,7 @@ def _cell_lines(cell: Cell, slews: Sequence[float]) -> Iterator[str]:
         yield f"clock_gate = {_inline([gate.clock, gate.enable, gate.output, *gate.tests])}"
     yield from _rows("arcs", _arc_rows(cell, slews))
     yield from _rows("energies", _energy_rows(cell, slews))
+    yield from _rows("powers", _power_rows(cell, slews))
     yield from _rows("setups", _setup_rows(cell, slews))
     if cell.passive:
         passive = {name: _line(table, slews) for name, table in cell.passive.items()}
@@ -131,6 +148,26 @@ def _cell_lines(cell: Cell, slews: Sequence[float]) -> Iterator[str]:
         both = [_line(cell.clock_idle, slews), _line(cell.clock_active, slews)]
         yield f"clock = {_inline(both)}"
     yield ""
+
+
+def _state_names(inputs: Iterable[str], ff: FlipFlop | None) -> list[str]:
+    return [*inputs, *([] if ff is None else [ff.state])]
+
+
+def _leaks(cell: Cell) -> list[float]:
+    """Leakage of every state; where the library does not list it, the mean of the cell."""
+    names = _state_names(cell.inputs, cell.ff)
+    states = np.arange(1 << len(names))
+    values = {name: (states >> n & 1).astype(np.uint64) for n, name in enumerate(names)}
+    if cell.ff is not None:
+        values[cell.ff.inverted_state] = values[cell.ff.state] ^ np.uint64(1)
+    values |= {pin: function.evaluate(values) for pin, function in cell.functions.items()}
+    power, listed = np.zeros(len(states)), np.zeros(len(states))
+    for when, value in cell.leakage_states:
+        holds = (when.evaluate(values) & np.uint64(1)) == 1
+        power += np.where(holds, value, 0.0)
+        listed += holds
+    return [float(x) for x in np.where(listed > 0, power / np.maximum(listed, 1), cell.leakage_nw)]
 
 
 def _flip_flop_record(ff: FlipFlop) -> dict[str, str]:
@@ -173,12 +210,66 @@ def _arc_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
 
 def _energy_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
     for arc in cell.energies:
-        loads = [fraction * _max_load(cell, arc.pin) for fraction in LOADS]
-        points = [
-            (load, slew * PS_PER_NS, FJ_PER_PJ * arc.mean(slew, load))
+        yield [arc.related or "", arc.pin, *_energy_fits(cell, arc, slews, edges=False)]
+
+
+def _power_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
+    """One row for each state, of cells that have any."""
+    if not any(arc.when is not None for arc in cell.powers):
+        return
+    for arc in cell.powers:
+        head = [arc.pin, arc.related or "", "" if arc.when is None else str(arc.when)]
+        if arc.pin in cell.inputs:
+            yield [*head, _line(arc.rise, slews), _line(arc.fall, slews)]
+        else:
+            yield [*head, *_energy_fits(cell, arc, slews, edges=True)]
+
+
+def _energy_fits(
+    cell: Cell, arc: EnergyArc | PowerArc, slews: Sequence[float], *, edges: bool
+) -> list[list[Any]]:
+    """Fit the energies of a rising and of a falling output, or their mean."""
+    largest = _max_load(cell, arc.pin)
+
+    def sample(loads: Sequence[float], *tables: Table) -> list[_Point]:
+        return [
+            (
+                load * largest,
+                slew * PS_PER_NS,
+                FJ_PER_PJ
+                * sum(table.value(slew, load * largest) for table in tables)
+                / len(tables),
+            )
             for slew, load in itertools.product(slews, loads)
         ]
-        yield [arc.related or "", arc.pin, _fit(points, relative=False)]
+
+    mean = sample(LOADS, arc.rise, arc.fall)
+    typical = float(np.mean([abs(value) for _, _, value in mean]))
+    base, per_load, per_slew = _fit(mean, relative=False)
+    error = max(
+        abs(base + per_load * load + per_slew * slew - value)
+        for load, slew, value in sample(KNOTS[1:], arc.rise, arc.fall)
+    )
+    fit, loads = (_fit_knots, KNOTS) if error > LARGEST_ERROR * typical else (_fit_plane, LOADS)
+    curves = [(arc.rise,), (arc.fall,)] if edges else [(arc.rise, arc.fall)]
+    return [fit(sample(loads, *tables), typical) for tables in curves]
+
+
+def _fit_plane(points: Sequence[_Point], typical: float) -> list[Any]:
+    return _fit(points, relative=False, typical=typical)
+
+
+def _fit_knots(points: Sequence[_Point], typical: float) -> list[Any]:
+    """Fit c * slew and a value at every load."""
+    loads, slews, values = np.array(points).T
+    knots = np.unique(loads)
+    design = np.column_stack([slews, *(loads == knot for knot in knots)])
+    (slope, *at), *_ = np.linalg.lstsq(design, values, rcond=None)
+    decimals = max(0, math.ceil(-math.log10(max(typical / 500, 1e-9))))
+    pairs = [
+        [float(f"{knot:.4g}"), round(float(a), decimals)] for knot, a in zip(knots, at, strict=True)
+    ]
+    return [float(f"{slope:.2g}"), *pairs]
 
 
 def _setup_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
@@ -199,10 +290,6 @@ def _setup_rows(cell: Cell, slews: Sequence[float]) -> Iterator[list[Any]]:
         yield row
 
 
-#: Load in fF, slew in ps, value in ps or fJ.
-_Point = tuple[float, float, float]
-
-
 def _points(
     tables: Sequence[Table], slews: Sequence[float], loads: Sequence[float], scale: float
 ) -> list[_Point]:
@@ -215,7 +302,7 @@ def _points(
     ]
 
 
-def _fit(points: Sequence[_Point], *, relative: bool) -> list[float]:
+def _fit(points: Sequence[_Point], *, relative: bool, typical: float | None = None) -> list[float]:
     """Fit a + b * load + c * slew by least squares of the absolute or the relative error."""
     table = np.array(points)
     loads, slews, values = table.T
@@ -224,7 +311,8 @@ def _fit(points: Sequence[_Point], *, relative: bool) -> list[float]:
     solution, *_ = np.linalg.lstsq(design * weights[:, None], values * weights, rcond=None)
     # Digits worth less than 1/500 of the typical value are noise, and make files longer.
     largest = np.maximum(np.abs(design).max(axis=0), 1e-9)
-    quantum = np.maximum(np.abs(values).mean() / 500, 1e-9) / largest
+    typical = np.abs(values).mean() if typical is None else typical
+    quantum = np.maximum(typical / 500, 1e-9) / largest
     decimals = np.maximum(np.ceil(-np.log10(quantum)), 0).astype(int)
     return [round(float(x), int(n)) for x, n in zip(solution, decimals, strict=True)]
 
@@ -383,6 +471,8 @@ def _cell(name: str, record: Mapping[str, Any]) -> Cell:
         ),
         energies=tuple(_energy_arc(*row) for row in record.get("energies", [])),
         passive={pin: _energy_line(line) for pin, line in record.get("passive", {}).items()},
+        leakage_states=tuple(_leakage_states(record, ff)),
+        powers=tuple(_power_arc(*row, inputs=record["inputs"]) for row in record.get("powers", [])),
         clock_idle=clock[0] if clock else None,
         clock_active=clock[1] if clock else None,
     )
@@ -427,9 +517,54 @@ def _timing_arc(
     )
 
 
-def _energy_arc(related: str, pin: str, numbers: Sequence[float]) -> EnergyArc:
-    table = _plane(numbers, _LOAD_AXIS, 1.0, FJ_PER_PJ)
+def _leakage_states(
+    record: Mapping[str, Any], ff: FlipFlop | None
+) -> Iterator[tuple[Function, float]]:
+    leaks = record.get("leaks", [])
+    names = _state_names(record["inputs"], ff)
+    if leaks and (not names or len(leaks) != 1 << len(names)):
+        raise ValueError(f"leaks must hold {1 << len(names)} states, not {len(leaks)}")
+    for state, power in enumerate(leaks):
+        literals = (f"{'' if state >> n & 1 else '!'}{name}" for n, name in enumerate(names))
+        yield Function(" & ".join(literals)), float(power)
+
+
+def _energy_arc(related: str, pin: str, numbers: Sequence[Any]) -> EnergyArc:
+    table = _energy_table(numbers)
     return EnergyArc(pin=pin, related=related or None, rise=table, fall=table)
+
+
+def _power_arc(
+    pin: str,
+    related: str,
+    when: str,
+    rise: Sequence[Any],
+    fall: Sequence[Any],
+    *,
+    inputs: Container[str],
+) -> PowerArc:
+    read = _energy_line if pin in inputs else _energy_table
+    return PowerArc(
+        pin=pin,
+        related=related or None,
+        when=Function(when) if when else None,
+        rise=read(rise),
+        fall=read(fall),
+    )
+
+
+def _energy_table(numbers: Sequence[Any]) -> Table:
+    """Energy of an output: linear in the load, or between loads."""
+    if all(isinstance(number, float | int) for number in numbers):
+        return _plane(numbers, _LOAD_AXIS, 1.0, FJ_PER_PJ)
+    slope, *pairs = numbers
+    loads = tuple(float(load) for load, _ in pairs)
+    if len(loads) < 2 or any(low >= high for low, high in itertools.pairwise(loads)):
+        raise ValueError(f"loads must be two or more and increase, not {loads}")
+    values = tuple(
+        tuple((a + slope * slew * PS_PER_NS) / FJ_PER_PJ for _, a in pairs) for slew in _SLEW_AXIS
+    )
+    return Table(_SLEW_AXIS, loads, values)
 
 
 def _time(numbers: Sequence[float]) -> Table | None:

@@ -29,7 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from synth.activity import Activity
+from synth.cells import Cell
 from synth.netlist import CONSTANT_1, Netlist
+from synth.state_energy import StateTerms
+from synth.states import StateCounts, enable_of
 from synth.timing import Timing
 
 if TYPE_CHECKING:
@@ -152,6 +155,7 @@ class EnergyModel:
         for number in netlist.clocks:
             self._slews[number] = clock_slew_ns
 
+        self._clock_ns = clock_ns
         self._owners = None if owners is None else list(owners)
         if self._owners is not None:
             pairs = zip(self._owners, self.classes, strict=True)
@@ -170,6 +174,7 @@ class EnergyModel:
         self._add_clock_pins(clock_slew_ns)
         self._add_leakage(clock_ns)
         self._arcs = self._collect_arcs()
+        self._states: list[tuple[StateTerms, npt.NDArray[np.intp]]] | None = None
 
     def measure(self, activity: Activity) -> list[Energy]:
         """Energy of all lanes and cycles of an activity.
@@ -182,7 +187,8 @@ class EnergyModel:
         Returns
         -------
         list of Energy
-            For each group of the activity.
+            For each group of the activity.  Without states of the cells, or for cells whose
+            states are not counted, means over equally likely states.
 
         Raises
         ------
@@ -195,9 +201,15 @@ class EnergyModel:
             )
         annotated = float(activity.annotated[CONSTANT_1 + 1 :].mean())
         results = []
-        for toggles, cycles in zip(activity.toggles, activity.lane_cycles.tolist(), strict=True):
+        for group, cycles in enumerate(activity.lane_cycles.tolist()):
+            toggles = activity.toggles[group]
             energy = self._toggle_pj @ toggles + self._cycle_pj * cycles
             energy += self._arcs.energy_pj(toggles, len(self._kinds))
+            if activity.states is not None and activity.states.lane_cycles[group]:
+                for terms, rows in self._state_terms(activity.states):
+                    parts = terms.difference_pj(activity.states, group, toggles, cycles)
+                    for part, of_part in zip(parts, rows, strict=True):
+                        energy += np.bincount(of_part, part, len(self._kinds))
             split = dict(zip(self._kinds, energy.tolist(), strict=True))
             results.append(Energy(split_pj=split, cycles=cycles, nets_annotated=annotated))
         return results
@@ -234,6 +246,36 @@ class EnergyModel:
                 powers_nw[row] = powers_nw.get(row, 0.0) + instance.cell.leakage_nw
         for row, power_nw in powers_nw.items():
             self._cycle_pj[row] += power_nw * clock_ns * PJ_PER_NW_NS
+
+    def _state_terms(self, states: StateCounts) -> list[tuple[StateTerms, npt.NDArray[np.intp]]]:
+        """Make what states change, by type of cell, with the rows of cells, clocks and leakage."""
+        if self._states is None:
+            by_cell: dict[tuple[Cell, bool], list[int]] = {}
+            for index in states.places:
+                instance = self.netlist.instances[index]
+                if instance.cell is not None:
+                    gated = enable_of(instance, self.netlist) is not None
+                    by_cell.setdefault((instance.cell, gated), []).append(index)
+            self._states = []
+            for (cell, _), indices in by_cell.items():
+                rows = [
+                    (
+                        self._row(index),
+                        self._overhead(CLOCK, index),
+                        self._overhead(LEAKAGE, index),
+                    )
+                    for index in indices
+                ]
+                terms = StateTerms(
+                    cell,
+                    self.netlist,
+                    indices,
+                    slews_ns=self._slews,
+                    loads_ff=self._loads,
+                    clock_ns=self._clock_ns,
+                )
+                self._states.append((terms, np.array(rows, np.intp).T))
+        return self._states
 
     def _row(self, index: int) -> int:
         return self._rows[self.classes[index]]

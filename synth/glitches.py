@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synth.activity import LANES_PER_WORD, Simulator
+from synth.activity import LANES_PER_WORD, STATE_WORDS, Simulator
 from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Value, Words
 from synth.delays import Delays, OutputDelay
 from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
@@ -56,6 +56,9 @@ class GlitchSimulator(Simulator):
     counted : ndarray of uint64, shape (words,), optional
         Lanes whose toggles are counted, one bit each; lanes past ``lanes`` never are.  Default:
         all.
+    state_words : int
+        In how many of the words of lanes the states of the cells, settled, are counted, other
+        ones in each cycle; 0 for none.
 
     Raises
     ------
@@ -72,9 +75,12 @@ class GlitchSimulator(Simulator):
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
+        state_words: int = STATE_WORDS,
     ) -> None:
         self.delays = delays
-        super().__init__(netlist, lanes, word_groups=word_groups, counted=counted)
+        super().__init__(
+            netlist, lanes, word_groups=word_groups, counted=counted, state_words=state_words
+        )
 
     @property
     def steps(self) -> int:

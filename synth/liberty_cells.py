@@ -5,6 +5,7 @@ is something else (latch, scan cell, tri-state driver) is left out with a note.
 """
 
 import copy
+import itertools
 import math
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from synth.cells import (
     EnergyArc,
     FlipFlop,
     Pin,
+    PowerArc,
     SetupArc,
     Table,
     TimingArc,
@@ -329,6 +331,12 @@ def _cell(group: Group, units: _Units) -> Cell:
         clock_idle=clock[0],
         clock_active=clock[1],
         leakage_states=leakage_states,
+        powers=tuple(
+            arc
+            for name, pin in pin_groups.items()
+            if clock_gate is None
+            for arc in _power_arcs(name, pin, states, units)
+        ),
     )
 
 
@@ -630,6 +638,58 @@ def _energy_arcs(name: str, pin: Group, states: _States, units: _Units) -> Itera
                 rises.append((weight, rise))
                 falls.append((weight, fall))
         yield EnergyArc(pin=name, related=related, rise=_combine(rises), fall=_combine(falls))
+
+
+def _power_arcs(name: str, pin: Group, states: _States, units: _Units) -> Iterator[PowerArc]:
+    """Gather internal energy of a pin by cause and condition, summed over the supply pins."""
+    groups: dict[str | None, dict[str, dict[str | None, list[Group]]]] = {}
+    everything: list[str | None] = [None]
+    for group in pin.all("internal_power"):
+        supply = group.simple.get("related_pg_pin", "")
+        when = group.simple.get("when")
+        for related in _related(group) or everything:
+            by_supply = groups.setdefault(related, {})
+            by_supply.setdefault(supply, {}).setdefault(when, []).append(group)
+    for related, by_supply in groups.items():
+        conditions = [list(found) for found in by_supply.values()]
+        if all(set(found) == set(conditions[0]) for found in conditions):
+            choices = [(when, [when] * len(conditions)) for when in conditions[0]]
+        else:
+            choices = _joint(conditions)
+        for text, whens in choices:
+            condition = None if text is None else _function(text)
+            if condition is not None and not states.where(condition).any():
+                continue
+            pairs = [
+                (1 / len(members), _power_tables(group, units))
+                for found, key in zip(by_supply.values(), whens, strict=True)
+                for members in [found[key]]
+                for group in members
+            ]
+            yield PowerArc(
+                pin=name,
+                related=related,
+                when=condition,
+                rise=_combine([(weight, rise) for weight, (rise, _) in pairs]),
+                fall=_combine([(weight, fall) for weight, (_, fall) in pairs]),
+            )
+
+
+def _joint(
+    conditions: Sequence[Sequence[str | None]],
+) -> list[tuple[str | None, list[str | None]]]:
+    """Conditions that hold together, one of each supply pin, and the text for all of them."""
+    joint = []
+    for whens in itertools.product(*conditions):
+        terms = []
+        for when, found in zip(whens, conditions, strict=True):
+            others = " | ".join(f"({other})" for other in found if other is not None)
+            if when is not None:
+                terms.append(f"({when})")
+            elif others:
+                terms.append(f"!({others})")
+        joint.append((" & ".join(terms) or None, list(whens)))
+    return joint
 
 
 def _passive(pin: Group, states: _States, units: _Units) -> Table | None:

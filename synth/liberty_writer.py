@@ -140,6 +140,9 @@ class _Writer:
                 "setup", {"rise_constraint": arc.rise, "fall_constraint": arc.fall}
             )
             yield "      }"
+        if cell.powers:
+            yield from self._powers(cell, pin)
+            return
         passive = cell.passive.get(pin.name)
         if passive is not None:
             yield from self._power({}, passive, passive)
@@ -181,10 +184,20 @@ class _Writer:
             }
             yield from self._tables("delay", delays)
             yield "      }"
+        if cell.powers:
+            yield from self._powers(cell, pin)
+            return
         for energy in cell.energies:
             if energy.pin == pin.name:
                 related = {} if energy.related is None else {"related_pin": energy.related}
                 yield from self._power(related, energy.rise, energy.fall)
+
+    def _powers(self, cell: "Cell", pin: "Pin") -> Iterator[str]:
+        for arc in cell.powers:
+            if arc.pin == pin.name:
+                related = {} if arc.related is None else {"related_pin": arc.related}
+                when = {} if arc.when is None else {"when": str(arc.when)}
+                yield from self._power(related | when, arc.rise, arc.fall)
 
     def _power(self, attributes: Mapping[str, str], rise: "Table", fall: "Table") -> Iterator[str]:
         yield "      internal_power () {"

@@ -738,8 +738,9 @@ class TestLibertyText:
         for field in ("name", "voltage_v", "temperature_c", "max_slew_ns", "thresholds_pct"):
             assert getattr(again, field) == pytest.approx(getattr(tiny, field))
         assert again.liberty_text() == text
-        # The passive energy of D; a list over one variable is one string.
-        assert 'rise_power (power_3) { values ("25, 35"); }' in text
+        # The energy of D in one of its states; a list over one variable is one string.
+        assert 'when : "CK&Q";' in text
+        assert 'rise_power (power_3) { values ("40, 80"); }' in text
 
     def test_asynchronous_inputs(self):
         text = FLIP_FLOP.replace('next_state : "D";', 'next_state : "D"; clear : "!D";')
@@ -942,9 +943,9 @@ class TestBuiltIn:
     @pytest.mark.parametrize(
         ("name", "voltage", "source", "licence", "version", "size", "cells"),
         [
-            ("nangate45", 1.1, "NanGate", "Open Cell Library licence", "10 Feb 2011", 41_000, 59),
-            ("sky130", 1.8, "SkyWater", "Apache-2.0", "revision 1.0", 64_000, 80),
-            ("asap7", 0.7, "ASAP7", "BSD-3-Clause", "27 Nov 2020", 32_000, 46),
+            ("nangate45", 1.1, "NanGate", "Open Cell Library licence", "10 Feb 2011", 75_000, 59),
+            ("sky130", 1.8, "SkyWater", "Apache-2.0", "revision 1.0", 73_000, 80),
+            ("asap7", 0.7, "ASAP7", "BSD-3-Clause", "27 Nov 2020", 58_000, 46),
         ],
     )
     def test_facts(self, name, voltage, source, licence, version, size, cells):
