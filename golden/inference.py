@@ -462,7 +462,8 @@ def sqnr_db(reference: Floats, values: Floats) -> float:
 def _energies(reference: Floats, values: Floats) -> tuple[float, float]:
     signal = reference.astype(np.float64, copy=False).reshape(-1)
     noise = values.astype(np.float64, copy=False).reshape(-1) - signal
-    return float(signal @ signal), float(noise @ noise)
+    # Not as dot products, whose order of summation depends on the processor.
+    return float(np.square(signal).sum()), float(np.square(noise).sum())
 
 
 def _decibels(signal: float, noise: float) -> float:

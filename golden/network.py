@@ -814,6 +814,9 @@ def multiply(columns: Floats, matrix: Floats) -> Floats:
 class Float32Arithmetic:
     """Plain float32: what the network was trained in.
 
+    Sums of products are rounded to float32 once, from float64.  Sums in float32 would depend on the
+    order that BLAS chooses for the processor, and so would every figure that is derived from them.
+
     Parameters
     ----------
     network : Network
@@ -821,14 +824,17 @@ class Float32Arithmetic:
     """
 
     def __init__(self, network: Network) -> None:
-        self._layers = {node.name: (node.matrices(), node.biases()) for node in network.mac_nodes}
+        self._layers = {
+            node.name: (node.matrices().astype(np.float64), node.biases())
+            for node in network.mac_nodes
+        }
 
     def forward(self, name: str, group: int, columns: Floats) -> Floats:
-        """Float32 matrix product and bias."""
+        """Matrix product and bias."""
         matrices, biases = self._layers[name]
-        result = multiply(columns, matrices[group])
+        result = multiply(columns.astype(np.float64), matrices[group])
         result += biases[group]
-        return result
+        return result.astype(np.float32)
 
     def sum_dtype(self, sources: Sequence[str]) -> npt.DTypeLike:
         """Add in float32."""

@@ -444,8 +444,12 @@ def _layers(
 
 
 def _decibels(ratio: float) -> float | None:
-    """``ratio``, or None where there is no error: JSON knows no infinity."""
-    return ratio if math.isfinite(ratio) else None
+    """``ratio``, or None where there is no error: JSON knows no infinity.
+
+    Rounded to what does not depend on the processor: a sum in float64 that is rounded to float32
+    may go the other way on another one.
+    """
+    return round(ratio, 6) if math.isfinite(ratio) else None
 
 
 def _weighted(layers: Sequence[Mapping[str, Any]], macs: int) -> dict[str, float]:

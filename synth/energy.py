@@ -20,6 +20,7 @@ wired together count every pin once.  Everything about the clock is class ``cloc
 leakage is class ``leakage``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -203,7 +204,9 @@ class EnergyModel:
         results = []
         for group, cycles in enumerate(activity.lane_cycles.tolist()):
             toggles = activity.toggles[group]
-            energy = self._toggle_pj @ toggles + self._cycle_pj * cycles
+            # Exact sums: those of BLAS depend on the processor in their last digit.
+            energy = np.array([math.fsum(row * toggles) for row in self._toggle_pj])
+            energy += self._cycle_pj * cycles
             energy += self._arcs.energy_pj(toggles, len(self._kinds))
             if activity.states is not None and activity.states.lane_cycles[group]:
                 for terms, rows in self._state_terms(activity.states):
