@@ -257,6 +257,10 @@ def test_weight_pools(network, small):
     assert rates["indices"] == pytest.approx(8 / (8 * 64))
     assert rates["results"] == pytest.approx(8 / (288 * 64))
     assert memories["results"]["reads_per_mac"] == 0
+    # The 4x8 array beside has scratchpads of its own, which conv1 reads.
+    assert layers["conv1"]["accesses"]["beside weights"] == pytest.approx(1 / 32)
+    assert "weights" not in layers["conv1"]["accesses"]
+    assert memories["beside weights"]["reads_per_mac"] > 0
     for name in ("accumulators", "sums"):
         assert 0 < memories[name]["writes_per_mac"] < memories[name]["accesses_per_mac"]
     assert row["memory_energy_per_mac_pj"] == pytest.approx(

@@ -8,6 +8,7 @@ import pytest
 
 from narrowgauge.machine import Memory
 from narrowgauge.memories import memory_facts, memory_rows, with_costs
+from narrowgauge.pool_machine import _index_rows
 from synth.library import load
 from synth.memory import choose_model, memory_cost, off_chip
 
@@ -129,3 +130,13 @@ def test_facts_name_every_source():
     assert memory_facts(None, None) == {"model": None, "off_chip": None}
     paper = memory_facts(choose_model("jouppi2021", LIBRARY), None)["model"]["sources"][0]
     assert paper["repository"] == paper["licence"] == ""
+
+
+def test_rows_of_indices():
+    """The layer with most: 5 blocks of 11 outputs on 4 lanes in either of two groups."""
+    streams = [
+        SimpleNamespace(name=name, operands=SimpleNamespace(indices=np.zeros(shape, np.uint8)))
+        for name, shape in (("a", (5, 11)), ("a", (5, 11)), ("b", (7, 16)))
+    ]
+    assert _index_rows(SimpleNamespace(lanes=4, group=8), streams) == 2 * 5 * 3
+    assert _index_rows(SimpleNamespace(lanes=4, group=8), []) == 1
