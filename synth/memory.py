@@ -49,6 +49,9 @@ REGISTER_ROWS = 8
 #: Largest model file, in bytes.
 MAX_FILE = 1 << 20
 
+#: Largest coefficient or energy in a model: far beyond all memories, and finite in any product.
+MAX_FACTOR = 1e9
+
 #: What a model says of a macro.
 QUANTITIES = ("read_pj", "write_pj", "leakage_uw", "area_um2", "access_ns")
 
@@ -420,6 +423,8 @@ def _off_chip_table() -> dict[str, OffChip]:
 def _read(path: Path, name: str) -> MemoryModel:
     """Read the file of a model."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"memory must be a regular file, not {name!r}")
         if path.stat().st_size > MAX_FILE:
             raise ValueError(f"memory must be a file of at most {MAX_FILE} bytes, not {name!r}")
         raw = path.read_bytes()
@@ -431,6 +436,8 @@ def _read(path: Path, name: str) -> MemoryModel:
         data = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"memory must be a TOML file, not {name!r} ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"memory must not be nested that deeply, not {name!r}") from error
     return _parse(data, name, hashlib.sha256(raw).hexdigest())
 
 
@@ -508,9 +515,10 @@ def _form(record: Any, name: str, quantity: str) -> dict[str, float]:
             raise ValueError(
                 f"{quantity} of memory {name!r} must have terms of {', '.join(TERMS)}, not {key!r}"
             )
-        if not _is_number(value) or not 0 <= value < math.inf:
+        if not _is_number(value) or not 0 <= value <= MAX_FACTOR:
             raise ValueError(
-                f"{key} of {quantity} of memory {name!r} must be 0 or more, not {value!r}"
+                f"{key} of {quantity} of memory {name!r} must be from 0 to {MAX_FACTOR:g}, "
+                f"not {value!r}"
             )
     if not any(terms.values()):
         raise ValueError(f"{quantity} of memory {name!r} must have a term above 0, not {record!r}")
@@ -526,7 +534,7 @@ def _capacities(data: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
             not isinstance(entry, dict)
             or set(entry) != {"bits", "pj"}
             or not _is_number(entry["pj"])
-            or not 0 < entry["pj"] < math.inf
+            or not 0 < entry["pj"] <= MAX_FACTOR
         ):
             raise ValueError(f"capacities of memory {name!r} must have bits and pj, not {entry!r}")
         pairs.append((_whole(entry["bits"], name, "bits"), float(entry["pj"])))

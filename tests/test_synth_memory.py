@@ -400,9 +400,11 @@ def test_own_file(tmp_path):
         (OWN.replace("= 16", "= 1000"), "min_rows .* must be at most max_rows, not 1000"),
         (OWN.replace("[write_pj]", "[area_um2]"), "must have write_pj or capacities"),
         (OWN.replace("bits = 0.001", "cube = 1"), "must have terms of constant, .* not 'cube'"),
-        (OWN.replace("0.001", "-0.001"), "bits of read_pj .* must be 0 or more, not -0.001"),
-        (OWN.replace("0.001", "nan"), "bits of read_pj .* must be 0 or more, not nan"),
-        (OWN.replace("0.001", '"a"'), "bits of read_pj .* must be 0 or more, not 'a'"),
+        (OWN.replace("0.001", "-0.001"), r"bits of read_pj .* must be from 0 to 1e\+09, not -0.001"),
+        (OWN.replace("0.001", "nan"), r"bits of read_pj .* must be from 0 to 1e\+09, not nan"),
+        (OWN.replace("0.001", "1e308"), "bits of read_pj .* from 0 to 1e.09, not 1e.308"),
+        ("x = " + "[" * 20_000, "must not be nested that deeply"),
+        (OWN.replace("0.001", '"a"'), r"bits of read_pj .* must be from 0 to 1e\+09, not 'a'"),
         (OWN.replace("width = 0.1", ""), "write_pj .* must have a term above 0"),
         ("write_pj = 1" + OWN.replace("[write_pj]", "").replace("width = 0.1", ""),
          "write_pj .* must be a table of terms, not 1"),
@@ -425,6 +427,10 @@ def test_bad_name(tmp_path):
         choose_model("cacti", CELLS)
     with pytest.raises(ValueError, match=r"^memory must be a file that can be read, not .*No such"):
         choose_model(str(tmp_path / "none.toml"), CELLS)
+    folder = tmp_path / "folder.toml"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"^memory must be a regular file, not .*folder.toml'$"):
+        choose_model(str(folder), CELLS)
     large = tmp_path / "large.toml"
     large.write_bytes(b"#" * (memory.MAX_FILE + 1))
     with pytest.raises(ValueError, match=r"^memory must be a file of at most 1048576 bytes"):
