@@ -1,12 +1,18 @@
 """Systolic arrays on the embedded network: time to measure one, and what its options cost.
 
 Run as ``python bench/bench_array.py``.  The baseline is an N x N array mapped flattened, the way
-that needs no notion of units; ``--flat N`` chooses N, and 16 takes minutes.
+that needs no notion of units; ``--flat N`` chooses N, 16 takes minutes, and 0 leaves it out.
+``--part speed`` leaves the options out.  Times are by the clock, and of the processor (this process
+and its children), which a busy machine changes little; memory is the most that this process and
+any one child ever held.
 """
 
 import argparse
+import os
+import resource
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +100,21 @@ def table() -> None:
         print("    " + "  ".join(f"{kind} {value:.3f}" for kind, value in split.items()))
 
 
+def used() -> tuple[float, float]:
+    """Time by the clock, and of the processor, of this process and its children, in s."""
+    times = os.times()
+    return time.perf_counter(), sum(times[:4])
+
+
+def memory() -> str:
+    """Most memory that this process and any of its children has held."""
+    own, child = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return f"at most {own:.0f} MiB here and {child:.0f} MiB in a child"
+
+
 def speed(flat: int) -> None:
     """Cold time from nothing to area, delay and energy, against mapping the array flattened."""
     mac = TaperedMacSpec(bits=8, length=LENGTH, min_run=4, max_run=7)
@@ -101,16 +122,23 @@ def speed(flat: int) -> None:
     quantised = network("tapered8:runs=4-7")
     for size in (16, 64):
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
             cache = Cache(Path(folder))
-            measure(datapath, quantised, cache, rows=size, cols=size)
-            cold = time.perf_counter() - start
-            start = time.perf_counter()
-            measure(datapath, quantised, cache, rows=size, cols=size)
-            warm = time.perf_counter() - start
-        print(f"{size}x{size} array, Verilog to energy: {cold:.1f} s cold, {warm:.1f} s warm")
+            marks = [used()]
+            for _ in ("cold", "warm"):
+                measure(datapath, quantised, cache, rows=size, cols=size)
+                marks.append(used())
+        (cold, cold_cpu), (warm, warm_cpu) = (
+            (after[0] - before[0], after[1] - before[1]) for before, after in pairwise(marks)
+        )
+        print(
+            f"{size}x{size} array, Verilog to energy: {cold:.1f} s cold, {warm:.1f} s warm "
+            f"(processor {cold_cpu:.1f} and {warm_cpu:.1f} s); {memory()}",
+            flush=True,
+        )
         if size == 16:
             ours = cold
+    if not flat:
+        return
     spec = ArraySpec(mac=mac, rows=flat, cols=flat)
     with tempfile.TemporaryDirectory() as folder:
         library = load("nangate45")
@@ -134,6 +162,9 @@ def speed(flat: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flat", type=int, default=4, help="size of the array mapped flattened")
+    parser.add_argument("--part", choices=("options", "speed"), help="both by default")
     arguments = parser.parse_args()
-    table()
-    speed(arguments.flat)
+    if arguments.part != "speed":
+        table()
+    if arguments.part != "options":
+        speed(arguments.flat)

@@ -1,6 +1,7 @@
-"""Python programs in child processes that are bounded in time and leave no process behind."""
+"""Python programs in child processes, bounded in time and memory, that leave no process behind."""
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -11,7 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Ended", "private_folder", "run_child"]
+__all__ = ["MEMORY_VARIABLE", "Ended", "memory_limit_gib", "private_folder", "run_child"]
+
+#: Environment variable with the most memory that a child may take, in GiB, and its default.
+MEMORY_VARIABLE = "NARROWGAUGE_MEMORY_GIB"
+MEMORY_GIB = 8.0
 
 # A parent that is killed cannot clean up; Linux then ends the child too.
 PROLOGUE = """\
@@ -20,10 +25,38 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 """
 
+# Yosys grows with the design, and a machine without memory stands still.
+BOUND = """\
+import resource
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+if hard == resource.RLIM_INFINITY or hard > {limit}:
+    resource.setrlimit(resource.RLIMIT_AS, ({limit}, hard))
+"""
+# What Python, C++ and programs in C say then.
+NO_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|annot allocate memory|[Oo]ut of memory|failed to map segment"
+)
+
 LOG = "child.log"
+
 
 # Yosys gives names of files to ABC without quotes.
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+
+
+def memory_limit_gib() -> float:
+    """Most memory that a child may take, in GiB, as `MEMORY_VARIABLE` says.
+
+    Raises
+    ------
+    ValueError
+        If that is not a positive number.
+    """
+    text = os.environ.get(MEMORY_VARIABLE, "")
+    with contextlib.suppress(ValueError):
+        if 0 < (limit := float(text or MEMORY_GIB)) < math.inf:
+            return limit
+    raise ValueError(f"{MEMORY_VARIABLE} must be a positive number of GiB, not {text!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +73,11 @@ class Ended:
 
     status: int | None
     log: str
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it ended because it got no more memory."""
+        return self.status != 0 and NO_MEMORY.search(self.log) is not None
 
     @property
     def signal_name(self) -> str | None:
@@ -72,7 +110,9 @@ def private_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def run_child(program: str, folder: Path, *, seconds: float) -> Ended:
+def run_child(
+    program: str, folder: Path, *, seconds: float, memory_gib: float | None = None
+) -> Ended:
     """Run a Python program in a child process in a session of its own.
 
     All that it started is ended with it, unless it ended well.
@@ -85,15 +125,18 @@ def run_child(program: str, folder: Path, *, seconds: float) -> Ended:
         Its working folder, and that of its temporary files; what it prints goes to a file there.
     seconds : float
         Longest time that it may take.
+    memory_gib : float, optional
+        Largest address space of the child, and of each process that it starts, in GiB.
 
     Returns
     -------
     Ended
     """
     path = folder / LOG
+    bound = "" if memory_gib is None else BOUND.format(limit=int(memory_gib * (1 << 30)))
     with path.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROLOGUE + program],
+            [sys.executable, "-P", "-c", PROLOGUE + bound + program],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synth.child import private_folder, run_child
+from synth.child import MEMORY_VARIABLE, memory_limit_gib, private_folder, run_child
 
 __all__ = [
     "MAX_MEMORY_BITS",
@@ -56,12 +56,7 @@ OPTIONS = (
 
 # Commands come with their arguments apart, so that no name is taken for anything else.
 CHILD = """\
-import json, os, resource
-# Yosys grows with the design; the machine must not run out of memory.
-limit = 8 << 30
-hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-if hard == resource.RLIM_INFINITY or hard > limit:
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+import json, os
 from pyosys import libyosys
 design = libyosys.Design()
 folder = os.getcwd()
@@ -455,9 +450,20 @@ class _Flow:
         pairs = [(job.split(), "") if isinstance(job, str) else job for job in jobs]
         listing = [{"words": list(words), "cwd": cwd} for words, cwd in pairs]
         (self.folder / "jobs.json").write_text(json.dumps(listing), encoding="utf-8")
-        ended = run_child(CHILD, self.folder, seconds=self.deadline - time.monotonic())
+        limit_gib = memory_limit_gib()
+        ended = run_child(
+            CHILD,
+            self.folder,
+            seconds=self.deadline - time.monotonic(),
+            memory_gib=limit_gib,
+        )
         if ended.status is None:
             raise ForeignError(f"Yosys took longer than {self.timeout_s:g} s to read {self.top}")
+        if ended.out_of_memory:
+            raise ForeignError(
+                f"Yosys needs more than {limit_gib:g} GiB of memory to read {self.top}; "
+                f"{MEMORY_VARIABLE} in the environment raises this limit"
+            )
         if ended.signal_name is not None:
             raise ForeignError(f"Yosys was ended by {ended.signal_name} while it read {self.top}")
         if ended.status:

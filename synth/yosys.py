@@ -25,7 +25,7 @@ import synth.timing
 from synth.bitheap import Adder, find_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import Cell, CellLibrary
-from synth.child import private_folder, run_child
+from synth.child import MEMORY_VARIABLE, memory_limit_gib, private_folder, run_child
 from synth.library import smallest_cell
 from synth.timing import analyse
 
@@ -605,9 +605,15 @@ def run_yosys(
     """
     script = "".join(f"{command}\n" for command in commands)
     (folder / "script.ys").write_text(script, encoding="utf-8")
-    ended = run_child(CHILD, folder, seconds=deadline - time.monotonic())
+    limit_gib = memory_limit_gib()
+    ended = run_child(CHILD, folder, seconds=deadline - time.monotonic(), memory_gib=limit_gib)
     if ended.status is None:
         raise YosysError(f"Yosys took longer than {timeout_s:g} s to map {top}")
+    if ended.out_of_memory:
+        raise YosysError(
+            f"Yosys needs more than {limit_gib:g} GiB of memory to map {top}; {MEMORY_VARIABLE} in "
+            "the environment raises this limit"
+        )
     if ended.signal_name is not None:
         raise YosysError(f"Yosys was ended by {ended.signal_name} while it mapped {top}")
     if ended.status:

@@ -513,6 +513,44 @@ def test_temporary_folder_of_any_name(library, tmp_path, monkeypatch):
     assert not list(odd.iterdir())
 
 
+#: Ways to ask for more than a GiB: Python, C++ behind it, and a program that the child starts.
+GLUTTONS = {
+    "python": "everything = bytearray(2 << 30)",
+    "c++": "from pyosys import libyosys\nimport ctypes\n"
+    "ctypes.CDLL('libstdc++.so.6')._Znwm(ctypes.c_size_t(2 << 30))",
+    "grandchild": "import subprocess, sys\n"
+    "raise SystemExit(subprocess.run([sys.executable, '-c', 'bytearray(2 << 30)']).returncode)",
+}
+
+
+@pytest.mark.parametrize("glutton", GLUTTONS)
+def test_bound_of_memory(glutton, library, cache, monkeypatch, private_folders):
+    monkeypatch.setenv("NARROWGAUGE_MEMORY_GIB", "1")
+    sources_without_yosys(monkeypatch, GLUTTONS[glutton])
+    message = (
+        "Yosys needs more than 1 GiB of memory to map top; NARROWGAUGE_MEMORY_GIB in the "
+        "environment raises this limit"
+    )
+    with pytest.raises(YosysError, match=f"^{message}$"):
+        map_netlist(WIRE, "top", library, cache=cache)
+    assert not list(private_folders.iterdir())
+
+
+def test_bound_of_memory_of_yosys_itself(library, cache, monkeypatch):
+    """The real program stops at a bound that it cannot work with, and names it."""
+    monkeypatch.setenv("NARROWGAUGE_MEMORY_GIB", "0.04")
+    with pytest.raises(YosysError, match=r"more than 0\.04 GiB of memory to map top"):
+        map_netlist(WIRE, "top", library, cache=cache)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "much", "nan", "inf"])
+def test_bad_bound_of_memory(text, library, cache, monkeypatch):
+    monkeypatch.setenv("NARROWGAUGE_MEMORY_GIB", text)
+    message = f"NARROWGAUGE_MEMORY_GIB must be a positive number of GiB, not '{text}'"
+    with pytest.raises(ValueError, match=message):
+        map_netlist(WIRE, "top", library, cache=cache)
+
+
 def test_temporary_files_go_with_the_folder(library, cache, monkeypatch):
     """Whoever is killed leaves its files where they are removed."""
     code = "import os; print(os.path.samefile(os.environ['TMPDIR'], '.')); raise SystemExit(1)"
