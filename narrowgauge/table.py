@@ -493,6 +493,13 @@ def _print_memories(
     )
     if model is None:
         console.print(MEMORY_LEFT_OUT)
+    every = [memory for _, row in known for memory in row["memories"]]
+    beyond_points = sum(memory["in_range"] is False for memory in every)
+    if beyond_points:
+        console.print(
+            f"{beyond_points} of {len(every)} memories are of sizes for which the model's sources "
+            "have no points; the report marks them."
+        )
 
 
 def _thousandth(value: float | None) -> float | None:

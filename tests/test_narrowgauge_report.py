@@ -263,6 +263,8 @@ def test_comparison_with_memories():
     assert rows[0] == ["fixed8", "0.250", "0.62", "0.125", "1.00", "4.0", "256"]
     assert rows[4] == ["fixed4", "0.250", "2.62", "0.125", "3.00", "20.0", "256"]
     assert all(len(line) <= 80 for line in lines)
+    # The weights of each row.
+    assert "5 of 20 memories are of sizes for which" in " ".join(lines)
     # The figures above are those without memories.
     plain = printed(80, table.print_comparison, comparison())
     assert lines[: heading - 1] == plain[: heading - 1]
