@@ -189,7 +189,7 @@ class Simulator:
         all.
     state_words : int
         In how many of the words of lanes the states of the cells are counted, other ones in each
-        cycle; 0 for none.
+        cycle; 0 for none.  Default: :data:`STATE_WORDS`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class Simulator:
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
-        state_words: int = STATE_WORDS,
+        state_words: int | None = None,
     ) -> None:
         if netlist.blackboxes:
             found = netlist.instances[netlist.blackboxes[0]]
@@ -214,6 +214,7 @@ class Simulator:
             )
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}")
+        state_words = STATE_WORDS if state_words is None else state_words
         if state_words < 0:
             raise ValueError(f"state_words must not be negative, not {state_words}")
         self.netlist = netlist

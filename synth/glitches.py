@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from synth.activity import LANES_PER_WORD, STATE_WORDS, Simulator
+from synth.activity import LANES_PER_WORD, Simulator
 from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Value, Words
 from synth.delays import Delays, OutputDelay
 from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
@@ -58,7 +58,7 @@ class GlitchSimulator(Simulator):
         all.
     state_words : int
         In how many of the words of lanes the states of the cells, settled, are counted, other
-        ones in each cycle; 0 for none.
+        ones in each cycle; 0 for none.  Default: :data:`synth.activity.STATE_WORDS`.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class GlitchSimulator(Simulator):
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
-        state_words: int = STATE_WORDS,
+        state_words: int | None = None,
     ) -> None:
         self.delays = delays
         super().__init__(

@@ -464,8 +464,9 @@ def test_glitches(multiply, library, monkeypatch, kind):
     assert port_toggles(found, netlist, "y") > 1.05 * changes(a * b)
 
 
-def test_glitches_of_a_clocked_design(pipe, library):
+def test_glitches_of_a_clocked_design(pipe, library, monkeypatch):
     """They cost energy, at the data inputs of registers too, but do not change their states."""
+    monkeypatch.setattr("synth.activity.STATE_WORDS", 0)  # means
     stimuli = rows(a=([1, 6, 3, 5], 4), b=([2, 5, 1, 6], 4), hold=([0, 0, 1, 0], 1))
     plain, _ = measure(pipe, bench(pipe), stimuli, library, Settings())
     delayed, _ = measure(pipe, bench(pipe), stimuli, library, Settings(delays="unit"))
@@ -485,8 +486,9 @@ def test_constant_of_a_combinational_design(multiply, library):
     assert port_toggles(found, netlist, "y") == changes(5 * b)
 
 
-def test_energy_by_hand(source, tmp_path):
+def test_energy_by_hand(source, tmp_path, monkeypatch):
     """An inverter of the hand-made library, whose units are 10 ps, 0.5 pF and 5 fJ; 11 V."""
+    monkeypatch.setattr("synth.activity.STATE_WORDS", 0)  # means
     path = tmp_path / "tiny.lib"
     path.write_text(liberty(*BASICS))
     design = source("module invert(input a, output y); assign y = ~a; endmodule")
@@ -564,8 +566,9 @@ endmodule
 """
 
 
-def test_instances(tmp_path, library):
+def test_instances(tmp_path, library, monkeypatch):
     """What they cost adds up, and the figures of the flat netlist are as they would be."""
+    monkeypatch.setattr("synth.activity.STATE_WORDS", 0)  # means
     path = tmp_path / "tree.v"
     path.write_text(TREE)
     design = read_foreign([path], "pair", hierarchy=True)

@@ -332,9 +332,9 @@ GATED = {
 
 
 def test_energy_by_hand(nangate):
-    """All at the clock, term by term: b never changes, so no flip-flop ever does."""
+    """All at the clock, means, term by term: b never changes, so no flip-flop ever does."""
     netlist = Netlist(hand_netlist(nangate, GATED, [9, 10]), nangate)
-    simulator = Simulator(netlist, 1)
+    simulator = Simulator(netlist, 1, state_words=0)
     enables = [1, 1, 0, 1, 0, 0, 1, 0]
     for enable in enables:
         simulator.step({"a": pack(np.array([enable]), 1), "b": pack(np.array([0]), 1)})

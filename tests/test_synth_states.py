@@ -258,6 +258,24 @@ def test_three_inputs_in_any_order():
     assert cost(gate, 0b110, 0b000) == pytest.approx(90.0)
 
 
+def test_cause_and_states_by_order():
+    """From 000 to 111, A makes A | B & C rise unless both others come before it."""
+    gate = Cell(
+        name="AO21",
+        area_um2=1.0,
+        leakage_nw=0.0,
+        pins=inputs(A=1.0, B=1.0, C=1.0) | output("A | B & C"),
+        powers=(
+            power("Y", "A", "!B & !C", 6.0, 0.0),
+            power("Y", "A", "B & !C", 12.0, 0.0),
+            power("Y", "A", "!B & C", 24.0, 0.0),
+            power("Y", "B", "!A & C", 60.0, 0.0),
+            power("Y", "C", "!A & B", 600.0, 0.0),
+        ),
+    )
+    assert cost(gate, 0b000, 0b111) == pytest.approx(6 / 3 + (12 + 24 + 60 + 600) / 6)
+
+
 def test_conditions_that_do_not_hold():
     """An output costs the mean of what is listed for its cause, else of what is; an input none."""
     gate = replace(
@@ -290,6 +308,19 @@ CYCLES = {
 @pytest.mark.parametrize(("pair", "expected"), CYCLES.items())
 def test_cycles_of_a_flip_flop(pair, expected):
     assert cost(FLIP_FLOP, *pair) == expected
+
+
+def test_output_by_the_state_that_it_changes_to():
+    """With the inputs as the edge finds them."""
+    powers = (
+        power("Q", "CK", "Q & D", 1.0, 0.0),
+        power("Q", "CK", "!Q & D", 2.0, 4.0),
+        power("Q", "CK", "Q & !D", 8.0, 0.0),
+        power("Q", "CK", "!Q & !D", 16.0, 32.0),
+    )
+    cell = replace(FLIP_FLOP, powers=powers)
+    assert cost(cell, 0b01, 0b10) == 1.0
+    assert cost(cell, 0b10, 0b01) == 32.0
 
 
 @pytest.mark.parametrize(("pair", "expected"), CYCLES.items())
@@ -639,7 +670,7 @@ def test_pairs_lane_by_lane(bitwise, monkeypatch):
 
 
 def test_some_words_at_a_time():
-    """All words have their turn, none more often than others; what comes later can be told."""
+    """In some cycles, and in them some of the lanes, each as often as the others."""
     lanes, cycles = 64 * 6, 480
     _, _, found = chain_run(lanes, cycles, words=2)
     # Two of six words in one of four cycles.
@@ -648,6 +679,18 @@ def test_some_words_at_a_time():
         assert found.of(0, [index]).sum() == found.lane_cycles[0]
     share = found.of(0, [1])[0] / found.lane_cycles[0]
     assert share == pytest.approx([1 / 16] * 16, abs=0.01)
+
+
+def test_all_words_have_their_turn():
+    """Inputs are 1 in the last third of the words alone."""
+    lanes = 64 * 6
+    simulator = Simulator(CHAIN, lanes, state_words=2)
+    for _ in range(480):
+        high = pack(np.arange(lanes) >= 64 * 4, 1)
+        simulator.step({"a": high, "b": high})
+    found = simulator.activity().states
+    # Of the inverter, from 1 to 1.
+    assert found.of(0, [0])[0, 0b11] / found.lane_cycles[0] == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_counts_since():

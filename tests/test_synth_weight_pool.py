@@ -116,7 +116,8 @@ def test_energy_follows_the_activations(engine):
     assert resting["multiply"] < 0.25 * moving["multiply"]
     # That of a register that changes is a little more.
     assert 0.9 * moving["clock"] < resting["clock"] <= moving["clock"]
-    assert resting["leakage"] == pytest.approx(moving["leakage"])
+    # By state it is not quite the same.
+    assert resting["leakage"] == pytest.approx(moving["leakage"], rel=0.1)
 
 
 def test_several_requantisers():
