@@ -9,6 +9,7 @@ so what is measured is what was verified.
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from synth.flat import unit_wiring
 from synth.glitches import GlitchSimulator
 from synth.netlist import CellClass, Netlist, classify
 from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
-from synth.verilog import to_verilog
+from synth.verilog import VerilogDesign, to_verilog
 
 __all__ = ["MappedArray", "TileBatch"]
 
@@ -107,8 +108,8 @@ class MappedArray(MappedUnits):
     units : dict of str to MappedUnit
         Keys ``"activation_skew"``, ``"weight_skew"``, ``"activation_decoder"``,
         ``"weight_decoder"``, ``"pe"``, ``"drain"``, ``"control"``.
-    verilog : VerilogDesign
-        The whole array.
+    sources : VerilogDesign
+        Modules of all units; its top is a small array of them.
     """
 
     def __init__(
@@ -127,8 +128,8 @@ class MappedArray(MappedUnits):
         self.spec = spec
         self.library = library
         top = SystolicArray(datapath, spec)
+        mark_used(top)  # made for its figures alone
         self.cycles = top.cycles
-        self.verilog = to_verilog(top)
 
         parts: dict[str, tuple[Any, int]] = {
             "activation_skew": (Skew(spec.mac.code_bits("activation"), spec.rows), 1),
@@ -151,12 +152,14 @@ class MappedArray(MappedUnits):
                 parts[f"{role}_decoder"] = (decoder, lanes[role])
 
         for part, _ in parts.values():
-            mark_used(part)  # made for its name alone; it stands in `top` already
+            mark_used(part)  # most are made for their names alone
         names = {role: part.module_name for role, (part, _) in parts.items()}
+        self._example = _example(datapath, spec)
+        self.sources = _sources(self._example, [part for part, _ in parts.values()])
 
         def mapped(names: Iterable[str], clock_ns: float) -> dict[str, MappedModule]:
             return map_modules(
-                self.verilog,
+                self.sources,
                 names,
                 library,
                 clock_ns=clock_ns,
@@ -180,7 +183,7 @@ class MappedArray(MappedUnits):
         by_role, paths = meet_clock(
             {role: modules[name] for role, name in names.items()},
             lambda role, left_ns: mapped([names[role]], left_ns)[names[role]],
-            self._example(datapath, spec, library, cache),
+            _wiring(self._example, datapath, spec, library, cache),
             library,
             counts={role: count for role, (_, count) in parts.items()},
             clock_ns=clock_ns,
@@ -194,23 +197,10 @@ class MappedArray(MappedUnits):
         }
         super().__init__(units, paths, clock_ns=clock_ns, wire_cap_ff=wire_cap_ff)
 
-    @staticmethod
-    def _example(
-        datapath: Datapath, spec: ArraySpec, library: CellLibrary, cache: Cache | None
-    ) -> dict[str, Any]:
-        """Wiring of the smallest array that has all borders between units."""
-        small = replace(spec, rows=min(spec.rows, 2), cols=min(spec.cols, 2))
-        design = to_verilog(SystolicArray(datapath, small))
-        # Between units are the array and its rows.
-        row = ArrayRow(datapath, small)
-        mark_used(row)
-        rows = {row.module_name}
-        units = {child for name in (design.top, *rows) for child in design.children[name]} - rows
-        wiring = unit_wiring(design, units, library, cache=cache)
-        for name, cell in wiring["cells"].items():
-            if cell["type"] in units:
-                cell["type"] = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")
-        return wiring
+    @cached_property
+    def verilog(self) -> VerilogDesign:
+        """The whole array; writing it takes longer than all else if that is in the cache."""
+        return to_verilog(SystolicArray(self.datapath, self.spec))
 
     def _classes(self, role: str, netlist: Netlist) -> str | Sequence[str]:
         """Class of each cell: by structure in a processing element, by unit elsewhere."""
@@ -247,6 +237,45 @@ class MappedArray(MappedUnits):
             if role not in self.units:
                 raise ValueError(f"delays must be of {', '.join(self.units)}, not of {role!r}")
         return _Run(self, batch, delays or {}).run()
+
+
+def _small(spec: ArraySpec) -> ArraySpec:
+    """Smallest array that has all borders between units."""
+    return replace(spec, rows=min(spec.rows, 2), cols=min(spec.cols, 2))
+
+
+def _example(datapath: Datapath, spec: ArraySpec) -> VerilogDesign:
+    return to_verilog(SystolicArray(datapath, _small(spec)))
+
+
+def _sources(example: VerilogDesign, parts: Iterable[Any]) -> VerilogDesign:
+    """Add units whose size is that of the array to those of a smaller one."""
+    modules, children = dict(example.modules), dict(example.children)
+    for part in parts:
+        if part.module_name not in modules:
+            design = to_verilog(part)
+            modules |= design.modules
+            children |= design.children
+    return VerilogDesign(top=example.top, modules=modules, children=children)
+
+
+def _wiring(
+    example: VerilogDesign,
+    datapath: Datapath,
+    spec: ArraySpec,
+    library: CellLibrary,
+    cache: Cache | None,
+) -> dict[str, Any]:
+    """Wiring between the units of a small array, each as a cell of the type of its role."""
+    row = ArrayRow(datapath, _small(spec))
+    mark_used(row)
+    rows = {row.module_name}
+    units = {child for name in (example.top, *rows) for child in example.children[name]} - rows
+    wiring = unit_wiring(example, units, library, cache=cache)
+    for name, cell in wiring["cells"].items():
+        if cell["type"] in units:
+            cell["type"] = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")
+    return wiring
 
 
 class _Run:

@@ -149,6 +149,21 @@ def test_area_is_that_of_the_units():
     assert large.leakage_uw > small.leakage_uw > 0
 
 
+def test_units_are_those_of_the_whole_array():
+    """What is mapped is the text of the modules of the array, which is not written for that."""
+    cases = (
+        (FIXED, {}),
+        (TAPERED, {"pipelined": True}),
+        (TAPERED, {"decoders": "pe"}),
+    ):
+        array = mapped(case, 3, 2, **options)
+        for unit in array.units.values():
+            assert array.sources.modules[unit.name] == array.verilog.modules[unit.name]
+            assert array.verilog.counts()[unit.name] == sum(
+                other.count for other in array.units.values() if other.name == unit.name
+            )
+
+
 def test_zero_operands_cost_only_the_clock():
     """Without data nothing moves in an element: no energy but clock and leakage."""
     case = FIXED
