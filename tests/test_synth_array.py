@@ -151,11 +151,8 @@ def test_area_is_that_of_the_units():
 
 def test_units_are_those_of_the_whole_array():
     """What is mapped is the text of the modules of the array, which is not written for that."""
-    cases = (
-        (FIXED, {}),
-        (TAPERED, {"pipelined": True}),
-        (TAPERED, {"decoders": "pe"}),
-    ):
+    cases = ((FIXED, {}), (TAPERED, {"pipelined": True}), (TAPERED, {"decoders": "pe"}))
+    for case, options in cases:
         array = mapped(case, 3, 2, **options)
         for unit in array.units.values():
             assert array.sources.modules[unit.name] == array.verilog.modules[unit.name]
