@@ -11,7 +11,7 @@ from golden.abfp_tile import TileProduct
 from golden.bfloat16 import to_bits
 from golden.inference import LayerStream, PreparedLayer
 from hdl.abfp import AbfpDatapath
-from narrowgauge.machine import LayerRun, Memory, Settings
+from narrowgauge.machine import LayerRun, Memory, Settings, added_by_glitches
 from synth.abfp_tile import MappedTile, VectorBatch
 from synth.activity import LANES_PER_WORD
 from synth.energy import unit_energy
@@ -64,6 +64,7 @@ class AbfpMachine:
         )
         self.hardware = MappedTile(tile, load(settings.library), **settings.mapping)
         self._seed = settings.seed
+        self._glitches = settings.sampling()
         self.weight_bits = tile.spec.weight_bits
         self.activation_bits = tile.spec.activation_bits
         self.products_per_cycle = tile.rows * tile.lanes
@@ -98,7 +99,7 @@ class AbfpMachine:
         operands: AbfpOperands = stream.operands
         length = operands.inputs.shape[1]
         batch, products = draw_vectors(self.hardware, stream, self._seed)
-        run = self.hardware.run(batch)
+        run = self.hardware.run(batch, glitches=self._glitches)
         split, annotated = unit_energy(self.hardware, run, products)
         lanes = self.hardware.tile.lanes
         results = 1 / (length * lanes)
@@ -110,6 +111,7 @@ class AbfpMachine:
             cycles=run.cycles * len(batch.elements),
             energy_pj=split,
             nets_annotated=annotated,
+            glitch_energy_pj=added_by_glitches(self.hardware, run, products),
             accesses={
                 **{
                     name: count * len(batch.elements) / products

@@ -12,7 +12,7 @@ from golden.fixed import FixedFormat
 from golden.inference import LayerStream, PreparedLayer
 from golden.spec import Format
 from narrowgauge.catalogue import SYSTEMS, array_spec
-from narrowgauge.machine import LayerRun, Memory, Settings
+from narrowgauge.machine import LayerRun, Memory, Settings, added_by_glitches
 from narrowgauge.tiles import cut_tiles, required_length, signed_operands, signed_spec
 from synth.array import MappedArray
 from synth.energy import unit_energy
@@ -55,6 +55,7 @@ class ArrayMachine:
         self.form = form
         self._network_form = network_form
         self._settings = settings
+        self._glitches = settings.sampling()
         self.design = f"{form.stem}-array"
         own = [stream for stream in streams if self.runs(stream)]
         self.hardware = _mapped(form, [stream.operands for stream in own], settings)
@@ -135,7 +136,7 @@ class ArrayMachine:
             parts = [replace(part, operands=signed_operands(part.operands, bits)) for part in parts]
             result_spec = signed_spec(result_spec, bits)
         batch = cut_tiles(array.spec, parts, result_spec, self._settings.seed)
-        run = array.run(batch)
+        run = array.run(batch, glitches=self._glitches)
         split, annotated = unit_energy(array, run, batch.products)
         tiles, length = len(batch.activations), operands.weight_codes.shape[0]
         # Each product step enters a row of codes on either side; a row of the array leaves at once.
@@ -155,6 +156,7 @@ class ArrayMachine:
                 "results": results,
             },
             writes={"results": results},
+            glitch_energy_pj=added_by_glitches(array, run, batch.products),
         )
 
     def values(self, layer: PreparedLayer) -> tuple[str, npt.NDArray[np.float64]]:

@@ -417,6 +417,11 @@ def test(
     help="Of the operands that are simulated.",
 )
 @clock_gating
+@click.option(
+    "--glitches",
+    is_flag=True,
+    help="State the energy with glitches too; takes about twice as long.",
+)
 @click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
 @click.option(
     "--format",

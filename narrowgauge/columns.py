@@ -87,12 +87,18 @@ def comparison_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         return [row[key] for row in rows]
 
     names = [row["spec"] + "".join(f" ({mark})" for mark in marks(row)) for row in rows]
+    delayed = take("energy_with_glitches_per_mac_pj")
+    glitches = [
+        figures("with glitches", "pJ per MAC", delayed, 4),
+        _ratios(delayed),
+    ]
     return [
         texts("format", names),
         figures("accuracy", "%", take("accuracy"), 4),
         figures("SQNR", "dB", take("sqnr_db"), 3),
         figures("energy", "pJ per MAC", take("energy_per_mac_pj"), 4),
         _ratios(take("energy_per_mac_pj")),
+        *(glitches if any(energy is not None for energy in delayed) else ()),
         figures("area per MAC", "\u00b5m\u00b2", take("area_per_mac_um2"), 4),
         _ratios(take("area_per_mac_um2")),
         figures("critical path", "ns", take("critical_path_ns"), 3),

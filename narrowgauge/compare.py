@@ -177,6 +177,7 @@ def compare(
             "method": settings.method,
             "seed": settings.seed,
             "clock_gating": settings.clock_gating,
+            "glitches": settings.glitches,
             "decoders": settings.options.decoders,
             "zero_gating": settings.options.zero_gating,
             "memory": settings.memory,
@@ -247,7 +248,9 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
         SCHEMA,
         json.dumps(tool_versions()),
         load(settings.library).digest,
-        repr((settings.mapping, settings.options, settings.method, settings.seed)),
+        repr(
+            (settings.mapping, settings.options, settings.method, settings.seed, settings.glitches)
+        ),
         name,
         # Never read back: only its hash is kept.
         pickle.dumps((network, arrays)),
@@ -295,6 +298,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         "critical_path": path_steps(path),
         "setup_ns": sum(part.setup_ns for part in path),
         "energy_per_mac_pj": sum(energy.values()),
+        "energy_with_glitches_per_mac_pj": _weighted_with_glitches(layers, macs),
         "leakage_uw": hardware.leakage_uw,
         "storage_bits_per_weight": (
             quantised.system.storage_bits
@@ -434,6 +438,11 @@ def _layers(
                 "products_per_cycle": run.products / run.cycles,
                 "utilisation": run.products / run.cycles / runner.products_per_cycle,
                 "energy_per_mac_pj": sum(run.energy_pj.values()),
+                "energy_with_glitches_per_mac_pj": (
+                    None
+                    if run.glitch_energy_pj is None
+                    else sum(run.energy_pj.values()) + run.glitch_energy_pj
+                ),
                 "energy_breakdown_pj": dict(run.energy_pj),
                 "nets_annotated": run.nets_annotated,
                 "accesses": {f"{prefix}{name}": rate for name, rate in run.accesses.items()},
@@ -464,3 +473,12 @@ def _mean(layers: Sequence[Mapping[str, Any]], key: str, macs: int) -> dict[str,
         for name, value in layer[key].items():
             mean[name] = mean.get(name, 0.0) + value * layer["macs"] / macs
     return mean
+
+
+def _weighted_with_glitches(layers: Sequence[Mapping[str, Any]], macs: int) -> float | None:
+    """Mean energy per multiply-accumulate of the network with glitches, if they were counted."""
+    energies = [layer["energy_with_glitches_per_mac_pj"] for layer in layers]
+    if None in energies:
+        return None
+    parts = zip(energies, layers, strict=True)
+    return sum(energy * layer["macs"] / macs for energy, layer in parts)

@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from golden.inference import LayerStream, PreparedLayer
 from narrowgauge.catalogue import Options
-from synth.units import MappedUnits
+from synth.energy import glitch_energy
+from synth.glitch_samples import GlitchSampling
+from synth.units import MappedUnits, UnitsRun
 
-__all__ = ["LayerRun", "Machine", "Memory", "Settings"]
+__all__ = ["LayerRun", "Machine", "Memory", "Settings", "added_by_glitches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Settings:
         Model of memories, see :func:`synth.memory.choose_model`.
     off_chip : str
         Off-chip memory, see :func:`synth.memory.off_chip`.
+    glitches : bool
+        Whether to count glitches too.
     """
 
     library: str = "nangate45"
@@ -47,11 +51,16 @@ class Settings:
     clock_gating: int | None = None
     memory: str | None = None
     off_chip: str = "ddr"
+    glitches: bool = False
 
     @property
     def mapping(self) -> dict[str, Any]:
         """How units are mapped: arguments of all mapped hardware."""
         return {"clock_ns": self.clock_ns, "clock_gating": self.clock_gating}
+
+    def sampling(self) -> GlitchSampling | None:
+        """Make what counts glitches of one piece of hardware, if they are to be counted."""
+        return GlitchSampling() if self.glitches else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,8 @@ class LayerRun:
         Energy of one product of the mapped units by class of cell.
     nets_annotated : float
         Smallest share of nets with known activity of any unit, 0 to 1.
+    glitch_energy_pj : float, optional
+        What glitches add to the energy of one product; None if they were not counted.
     accesses : dict of str to float
         Rows of each memory, by its name, that are read or written for one product.
     writes : dict of str to float
@@ -116,8 +127,14 @@ class LayerRun:
     cycles: int
     energy_pj: Mapping[str, float]
     nets_annotated: float
+    glitch_energy_pj: float | None = None
     accesses: Mapping[str, float] = field(default_factory=dict)
     writes: Mapping[str, float] = field(default_factory=dict)
+
+
+def added_by_glitches(hardware: MappedUnits, run: UnitsRun, products: int) -> float | None:
+    """Energy that glitches add to one product of a run; None if they were not counted."""
+    return glitch_energy(hardware, run, products) if run.glitches else None
 
 
 class Machine(Protocol):

@@ -66,6 +66,9 @@ class Settings:
         One of `DELAYS`.
     clock_gating : int, optional
         Fewest flip-flops with a common enable that get a clock gate; none get one without it.
+    glitches : bool
+        Whether to simulate once more with the delays of the library, for the energy with glitches
+        beside that of settled values.
     hierarchy : int, optional
         Levels of instances below the top module whose costs are told apart, in a netlist that is
         mapped module by module; what is deeper belongs to the one that it is in.
@@ -83,6 +86,7 @@ class Settings:
     timeout_s: float = 300.0
     delays: str = "none"
     clock_gating: int | None = None
+    glitches: bool = False
     hierarchy: int | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +98,8 @@ class Settings:
             raise ValueError(f"reset_cycles must be at least 1, not {self.reset_cycles}")
         if self.delays not in DELAYS:
             raise ValueError(f"delays must be one of {', '.join(DELAYS)}, not {self.delays!r}")
+        if self.glitches and self.delays != "none":
+            raise ValueError(f"delays must be none to count glitches apart, not {self.delays!r}")
         if self.hierarchy is not None and self.hierarchy < 1:
             raise ValueError(f"hierarchy must be at least 1, not {self.hierarchy}")
         if self.hierarchy is not None and self.clock_gating is not None:
@@ -275,6 +281,12 @@ def measure(
     [energy] = model.measure(activity)
     split = energy.per(energy.cycles)
     areas = dict.fromkeys((LOGIC, REGISTERS, CLOCK), 0.0)
+    with_glitches = None
+    if settings.glitches:
+        delays = library_delays(netlist, timing=timing)
+        delayed = simulate(netlist, roles, stimuli, settings.reset_cycles, delays=delays)
+        [whole] = model.measure(delayed)
+        with_glitches = whole.total_pj / whole.cycles
     leakage_nw = 0.0
     for instance, kind in zip(netlist.instances, classes, strict=True):
         if instance.cell is not None:
@@ -302,6 +314,7 @@ def measure(
         "energy_per_operation_pj": per_cycle / settings.operations,
         "macs_per_cycle": settings.macs,
         "energy_per_mac_pj": None if settings.macs is None else per_cycle / settings.macs,
+        "energy_with_glitches_per_cycle_pj": with_glitches,
         "energy_breakdown_pj": split,
         "power_uw": UW_PER_PJ_NS * per_cycle / settings.clock_ns,
         "leakage_uw": leakage_nw / NW_PER_UW,

@@ -187,6 +187,11 @@ def _number(name: str, default: float | None, help_text: str) -> Callable[[Any],
     help="Simulate with unit or library delays, so that glitches count.",
 )
 @click.option(
+    "--glitches",
+    is_flag=True,
+    help="State the energy with glitches too, by the delays of the library.",
+)
+@click.option(
     "--hierarchy",
     type=click.IntRange(min=1),
     metavar="LEVELS",
@@ -229,6 +234,7 @@ def measure(
     seed: int,
     delays: str,
     clock_gating: int | None,
+    glitches: bool,
     hierarchy: int | None,
     library: str,
     clock_ns: float,
@@ -260,6 +266,7 @@ def measure(
         timeout_s=time_limit,
         delays=delays,
         clock_gating=clock_gating,
+        glitches=glitches,
         hierarchy=hierarchy,
     )
     # Identifiers may be longer than what a table has room for.
@@ -421,6 +428,9 @@ def print_measurement(result: Mapping[str, Any]) -> None:
         "energy per cycle",
         f"{figure(result['energy_per_cycle_pj'], 4)} pJ: {split(result['energy_breakdown_pj'])}",
     )
+    glitching = result["energy_with_glitches_per_cycle_pj"]
+    if glitching is not None:
+        line("with glitches", f"{figure(glitching, 4)} pJ per cycle")
     if settings["operations"] != 1:
         line(
             "per operation",

@@ -99,6 +99,7 @@ def _require_same(result: Mapping[str, Any], settings: Settings, path: Path) -> 
 
 def _entry(result: Mapping[str, Any]) -> dict[str, Any]:
     macs = result["macs_per_cycle"]
+    glitches = result["energy_with_glitches_per_cycle_pj"]
     return {
         "name": result["design"]["name"],
         "top": result["design"]["top"],
@@ -111,6 +112,9 @@ def _entry(result: Mapping[str, Any]) -> dict[str, Any]:
         "slack_ns": result["slack_ns"],
         "energy_per_cycle_pj": result["energy_per_cycle_pj"],
         "energy_per_mac_pj": result["energy_per_mac_pj"],
+        "energy_with_glitches_per_mac_pj": (
+            None if macs is None or glitches is None else glitches / macs
+        ),
         "leakage_uw": result["leakage_uw"],
         "area_breakdown_um2": dict(result["area_breakdown_um2"]),
         "energy_per_cycle_breakdown_pj": dict(result["energy_breakdown_pj"]),

@@ -13,7 +13,7 @@ from golden.weight_pool_engine import EngineSpec
 from golden.weight_pool_system import PoolOperands, WeightPoolLayer
 from narrowgauge.array_machine import code_values
 from narrowgauge.catalogue import engine_spec
-from narrowgauge.machine import LayerRun, Memory, Settings
+from narrowgauge.machine import LayerRun, Memory, Settings, added_by_glitches
 from synth.activity import LANES_PER_WORD
 from synth.energy import unit_energy
 from synth.library import load
@@ -58,6 +58,7 @@ class PoolMachine:
             spec = engine_spec(form, replace(options, length=needed))
         self.hardware = MappedEngine(spec, load(settings.library), **settings.mapping)
         self._seed = settings.seed
+        self._glitches = settings.sampling()
         self.weight_bits = spec.lut_bits
         self.activation_bits = spec.max_act_bits
         self.accumulator_bits = spec.accumulator_bits
@@ -102,7 +103,7 @@ class PoolMachine:
         stream = streams[self._seed % len(streams)]
         operands: PoolOperands = stream.operands
         batch = draw_pixels(self.hardware.spec, stream, PIXELS, self._seed)
-        run = self.hardware.run(batch)
+        run = self.hardware.run(batch, glitches=self._glitches)
         products = batch.results.size * operands.activation_codes.shape[1]
         split, annotated = unit_energy(self.hardware, run, products)
         streams_count, pixels, blocks, _ = batch.groups.shape
@@ -117,6 +118,7 @@ class PoolMachine:
             cycles=run.cycles * len(batch.groups),
             energy_pj=split,
             nets_annotated=annotated,
+            glitch_energy_pj=added_by_glitches(self.hardware, run, products),
             accesses={
                 **{name: count * streams_count / products for name, count in run.accesses.items()},
                 "activations": entering,

@@ -266,6 +266,7 @@ def _splits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Column]]]
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> list[Column]:
     energies = [layer["energy_per_mac_pj"] for layer in layers]
+    delayed = [layer["energy_with_glitches_per_mac_pj"] for layer in layers]
     return [
         texts("layer", [layer["name"] for layer in layers]),
         counts("MACs", [layer["macs"] for layer in layers], "per image"),
@@ -274,6 +275,11 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> list[Column]:
         texts("activations", [layer["activation_spec"] for layer in layers]),
         figures("SQNR", "dB", [layer["sqnr_db"] for layer in layers], 3),
         figures("energy", "pJ per MAC", energies, 4),
+        *(
+            [figures("with glitches", "pJ per MAC", delayed, 4)]
+            if any(energy is not None for energy in delayed)
+            else []
+        ),
     ]
 
 

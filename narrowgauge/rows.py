@@ -68,6 +68,7 @@ def _as_row(entry: Mapping[str, Any]) -> dict[str, Any]:
                 "critical_path_ns",
                 "slack_ns",
                 "energy_per_mac_pj",
+                "energy_with_glitches_per_mac_pj",
                 "leakage_uw",
                 "area_breakdown_um2",
                 "nets_annotated",

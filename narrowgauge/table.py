@@ -423,6 +423,25 @@ def print_comparison(console: Console, result: Mapping[str, Any]) -> None:
         ],
     )
 
+    delayed = [row["energy_with_glitches_per_mac_pj"] for row in rows]
+    if any(energy is not None for energy in delayed):
+        console.print("\nEnergy with glitches, which the other tables leave out")
+        added = [
+            None if most is None or energy is None else 100 * (most / energy - 1)
+            for most, energy in zip(delayed, energies, strict=True)
+        ]
+        print_table(
+            console,
+            [
+                Column(heading="\nformat", cells=key.cells, is_text=True),
+                figures("settled\npJ/MAC", energies, 4),
+                ratios(energies, "\nx"),
+                figures("with them\npJ/MAC", delayed, 4),
+                ratios(delayed, "\nx"),
+                Column(heading="more\n%", cells=[_decimal(value, 1) for value in added]),
+            ],
+        )
+
     console.print("\nWhere the energy goes, %")
     part_names = parts(rows, "energy_breakdown_pj")
     shares = [

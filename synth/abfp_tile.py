@@ -17,6 +17,7 @@ from synth.assembly import Assembly, Wiring, constant
 from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.flat import unit_wiring
+from synth.glitch_samples import GlitchSampling, begin_samples
 from synth.netlist import CellClass
 from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
 from synth.verilog import to_verilog
@@ -166,8 +167,15 @@ class MappedTile(MappedUnits):
             units[name] = MappedUnit.of(module, name, counts[name], kind)
         super().__init__(units, paths, clock_ns=clock_ns)
 
-    def run(self, batch: VectorBatch) -> TileRun:
+    def run(self, batch: VectorBatch, *, glitches: GlitchSampling | None = None) -> TileRun:
         """Run products on the mapped netlists, with weights in place.
+
+        Parameters
+        ----------
+        batch : VectorBatch
+            Products.
+        glitches : GlitchSampling, optional
+            Counts the glitches of some cycles; the same one for all runs.
 
         Raises
         ------
@@ -181,7 +189,7 @@ class MappedTile(MappedUnits):
                 f"batch must have a multiple of 64 streams and codes of {tile.rows} rows, "
                 f"not {batch.elements.shape} and {batch.codes.shape}"
             )
-        assembly = Assembly(self._wiring, self.units, streams)
+        assembly = Assembly(self._wiring, self.units, streams, glitches)
         words = streams // LANES_PER_WORD
         self._preload(assembly, batch)
 
@@ -201,6 +209,7 @@ class MappedTile(MappedUnits):
         assembly.step(settings | {"rst": number("rst", 1)})
         assembly.step({"rst": number("rst", 0)})
         before = assembly.activity()
+        begin_samples(assembly.simulators.values())
         results: list[Integers] = []
         sent = cycles = idle = 0
         while len(results) < vectors * tile.rows:
@@ -235,6 +244,7 @@ class MappedTile(MappedUnits):
             simulated={name: unit.count for name, unit in self.units.items()},
             accesses=_by_kind(assembly.accesses),
             writes=_by_kind(assembly.writes),
+            glitches=self.glitches(glitches, assembly.simulators),
         )
 
     def _preload(self, assembly: Assembly, batch: VectorBatch) -> None:

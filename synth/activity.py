@@ -327,6 +327,29 @@ class Simulator:
         self._clock_registers()
         self._cycles += 1
 
+    def source_rows(self) -> npt.NDArray[np.intp]:
+        """Rows that all others follow from: those of inputs and of registers."""
+        every = np.arange(self._program.row_count)
+        parts = [every[rows] for rows in (*self._inputs.values(), self._program.state_rows)]
+        return np.concatenate(parts)
+
+    def replay(self, before: Words, after: Words) -> None:
+        """Count a cycle that another simulator of the same netlist has seen; nothing is clocked.
+
+        Parameters
+        ----------
+        before, after : ndarray of uint64, shape (source rows, words)
+            What the rows of `source_rows` were in the cycle before, and in this one.
+        """
+        rows = self.source_rows()
+        self._coming[rows] = before
+        self._settle()
+        self._settled, self._coming = self._coming, self._settled
+        self._coming[rows] = after
+        self._settle()
+        self._count()
+        self._cycles += 1
+
     def settled(self, name: str) -> Words:
         """Words of a port or named signal as settled in the last cycle, shape (width, words)."""
         return self._read(self._settled, name)

@@ -24,6 +24,7 @@ from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.delays import Delays
 from synth.flat import unit_wiring
+from synth.glitch_samples import GlitchSampling, begin_samples, make_simulator
 from synth.glitches import GlitchSimulator
 from synth.netlist import CellClass, Netlist, classify
 from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
@@ -217,7 +218,13 @@ class MappedArray(MappedUnits):
             decoders=self._decodes_in_element,
         )
 
-    def run(self, batch: TileBatch, *, delays: Mapping[str, Delays] | None = None) -> UnitsRun:
+    def run(
+        self,
+        batch: TileBatch,
+        *,
+        delays: Mapping[str, Delays] | None = None,
+        glitches: GlitchSampling | None = None,
+    ) -> UnitsRun:
         """Run tiles on the mapped netlists.
 
         Parameters
@@ -227,6 +234,8 @@ class MappedArray(MappedUnits):
         delays : mapping of str to Delays, optional
             Delays of units, by role, whose glitches are to be counted.  Each unit gets its inputs
             without those of the others.
+        glitches : GlitchSampling, optional
+            Counts the glitches of some cycles of all other units; the same one for all runs.
 
         Raises
         ------
@@ -236,7 +245,7 @@ class MappedArray(MappedUnits):
         for role in delays or ():
             if role not in self.units:
                 raise ValueError(f"delays must be of {', '.join(self.units)}, not of {role!r}")
-        return _Run(self, batch, delays or {}).run()
+        return _Run(self, batch, delays or {}, glitches).run()
 
 
 def _small(spec: ArraySpec) -> ArraySpec:
@@ -281,8 +290,15 @@ def _wiring(
 class _Run:
     """One simulation of all units on a batch of tiles; tiles are the lanes of a word."""
 
-    def __init__(self, array: MappedArray, batch: TileBatch, delays: Mapping[str, Delays]) -> None:
+    def __init__(
+        self,
+        array: MappedArray,
+        batch: TileBatch,
+        delays: Mapping[str, Delays],
+        glitches: GlitchSampling | None,
+    ) -> None:
         self.array = array
+        self.glitches = glitches
         self.batch = batch
         spec = array.spec
         self.rows = spec.rows
@@ -313,7 +329,7 @@ class _Run:
             self.units[role] = (
                 GlitchSimulator(unit.netlist, count, delays[role])
                 if role in delays
-                else Simulator(unit.netlist, count)
+                else make_simulator(unit.netlist, count, glitches)
             )
         self.settings = {
             port: pack(np.full(LANES_PER_WORD, value), self._width(port))
@@ -368,6 +384,7 @@ class _Run:
             "weight": deque(maxlen=spec.rows),
         }
         before = self._reset()
+        begin_samples(self.units.values())
         results: list[Words] = []
         for cycle in range(cycles):
             enter, shift, drain = self._control(cycle)
@@ -384,6 +401,7 @@ class _Run:
             },
             cycles=cycles,
             simulated=self.simulated,
+            glitches=self.array.glitches(self.glitches, self.units),
         )
 
     def _control(self, cycle: int) -> tuple[Words, Words, dict[str, Words]]:

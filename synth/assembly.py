@@ -16,6 +16,7 @@ import numpy.typing as npt
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.glitch_samples import GlitchSampling, make_simulator
 from synth.units import MappedUnit
 from synth.verilog import VerilogDesign
 from synth.yosys import map_netlist
@@ -162,6 +163,8 @@ class Assembly:
         :class:`hdl.abfp_tile.RowStore`.
     streams : int
         Instances of the design, a multiple of 64.
+    glitches : GlitchSampling, optional
+        Keeps cycles whose glitches are to be counted.
 
     Attributes
     ----------
@@ -176,7 +179,13 @@ class Assembly:
         If units depend on one another in a loop within a cycle.
     """
 
-    def __init__(self, wiring: Wiring, units: Mapping[str, MappedUnit], streams: int) -> None:
+    def __init__(
+        self,
+        wiring: Wiring,
+        units: Mapping[str, MappedUnit],
+        streams: int,
+        glitches: GlitchSampling | None = None,
+    ) -> None:
         self.wiring = wiring
         self.words = streams // LANES_PER_WORD
         self._values = np.zeros((wiring.net_count, self.words), np.uint64)
@@ -189,12 +198,17 @@ class Assembly:
             else:
                 memories.append(_Memory(instance, self._values))
         self._units = {
-            module: _Group(units[module], instances, self._values)
+            module: _Group(units[module], instances, self._values, glitches)
             for module, instances in groups.items()
         }
         self._memories = memories
         self.memories = {memory.instance.name: memory.contents for memory in memories}
         self._order = self._sorted()
+
+    @property
+    def simulators(self) -> dict[str, Simulator]:
+        """Simulators of the units, by module."""
+        return {module: group.simulator for module, group in self._units.items()}
 
     @property
     def accesses(self) -> dict[str, int]:
@@ -252,12 +266,17 @@ class _Group:
     """Instances of one unit, which share a simulation."""
 
     def __init__(
-        self, unit: MappedUnit, instances: list[Instance], values: npt.NDArray[np.uint64]
+        self,
+        unit: MappedUnit,
+        instances: list[Instance],
+        values: npt.NDArray[np.uint64],
+        glitches: GlitchSampling | None,
     ) -> None:
         self.values = values
         self.count, self.words = len(instances), values.shape[1]
         netlist = unit.netlist
-        self.simulator = Simulator(netlist, self.count * self.words * LANES_PER_WORD)
+        lanes = self.count * self.words * LANES_PER_WORD
+        self.simulator = make_simulator(netlist, lanes, glitches)
         self.inputs: dict[str, npt.NDArray[np.intp]] = {}
         self.states: dict[str, npt.NDArray[np.intp]] = {}
         #: Outputs that are not those of registers.

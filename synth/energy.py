@@ -39,7 +39,7 @@ from synth.timing import Timing
 if TYPE_CHECKING:
     from synth.units import MappedUnits, UnitsRun
 
-__all__ = ["Energy", "EnergyModel", "net_slews_ns", "unit_energy"]
+__all__ = ["Energy", "EnergyModel", "glitch_energy", "net_slews_ns", "unit_energy"]
 
 CLOCK = "clock"
 LEAKAGE = "leakage"
@@ -422,6 +422,37 @@ def unit_energy(
             for kind, value in energy.per(operations).items():
                 split[kind] = split.get(kind, 0.0) + share * value
     return split, annotated
+
+
+def glitch_energy(hardware: "MappedUnits", run: "UnitsRun", operations: float) -> float:
+    """Energy that glitches add to that of some hardware per operation.
+
+    Parameters
+    ----------
+    hardware : MappedUnits
+        Units, and how often the hardware has each.
+    run : UnitsRun
+        Activity of the units, and the cycles that were gone through with delays: all others spend
+        what these do on average.
+    operations : float
+        Useful operations of the run.
+
+    Returns
+    -------
+    float
+        Energy per operation in pJ, which is to be added to that of `unit_energy`.
+    """
+    models = _unit_models(hardware)
+    total = 0.0
+    for role, samples in run.glitches.items():
+        settled, delayed = (
+            sum(energy.total_pj for energy in models[role].measure(activity))
+            for activity in (samples.settled, samples.delayed)
+        )
+        cycles = int(run.activity[role].lane_cycles.sum())
+        share = hardware.units[role].count / run.simulated[role]
+        total += share * cycles * (delayed - settled) / int(samples.settled.lane_cycles.sum())
+    return total / operations
 
 
 # Hardware runs on the operands of many layers.

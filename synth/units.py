@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from synth.activity import Activity
+from synth.activity import Activity, Simulator
 from synth.borders import UnitPath, longest_paths
 from synth.cache import Cache
 from synth.cells import CellLibrary
+from synth.glitch_samples import GlitchSamples, GlitchSampling
 from synth.netlist import CellClass, Netlist
 from synth.timing import Path, Timing, analyse
 from synth.verilog import VerilogDesign
@@ -93,11 +94,14 @@ class UnitsRun:
         Cycles of the hardware for one of the streams that were simulated side by side.
     simulated : dict of str to int
         Instances of each unit in one such stream that were simulated.
+    glitches : mapping of str to GlitchSamples
+        Some of these cycles with and without delays, by unit; empty if that was not asked for.
     """
 
     activity: dict[str, Activity]
     cycles: int
     simulated: dict[str, int]
+    glitches: Mapping[str, GlitchSamples] = field(default_factory=dict)
 
 
 def map_modules(
@@ -252,6 +256,15 @@ class MappedUnits:
         self._paths = list(paths)
         self.clock_ns = clock_ns
         self.wire_cap_ff = wire_cap_ff
+
+    def glitches(
+        self, sampling: GlitchSampling | None, simulators: Mapping[str, Simulator]
+    ) -> dict[str, GlitchSamples]:
+        """Cycles that a run has kept, with and without delays, by unit."""
+        if sampling is None:
+            return {}
+        timings = {role: unit.timing for role, unit in self.units.items()}
+        return sampling.samples_of(simulators, timings)
 
     @property
     def area_um2(self) -> float:

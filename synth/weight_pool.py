@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from golden.weight_pool_engine import EngineSpec
 from hdl.weight_pool import WeightPoolEngine
-from synth.activity import LANES_PER_WORD, Simulator, Words, pack, unpack
+from synth.activity import LANES_PER_WORD, Words, pack, unpack
 from synth.cache import Cache
 from synth.cells import CellLibrary
 from synth.flat import unit_wiring
+from synth.glitch_samples import GlitchSampling, begin_samples, end_samples, make_simulator
 from synth.netlist import CellClass
 from synth.units import MappedModule, MappedUnit, MappedUnits, UnitsRun, map_modules, meet_clock
 from synth.verilog import to_verilog
@@ -171,21 +172,31 @@ class MappedEngine(MappedUnits):
         }
         super().__init__(units, paths, clock_ns=clock_ns)
 
-    def run(self, batch: PixelBatch) -> EngineRun:
+    def run(self, batch: PixelBatch, *, glitches: GlitchSampling | None = None) -> EngineRun:
         """Run pixels on the mapped netlists.
+
+        Parameters
+        ----------
+        batch : PixelBatch
+            Pixels.
+        glitches : GlitchSampling, optional
+            Counts the glitches of some cycles; the same one for all runs.
 
         Raises
         ------
         ValueError
             If the codes that leave are not ``batch.results``.
         """
-        return _Run(self, batch).run()
+        return _Run(self, batch, glitches).run()
 
 
 class _Run:
     """One simulation of all units; all streams are in the same state but for their numbers."""
 
-    def __init__(self, engine: MappedEngine, batch: PixelBatch) -> None:
+    def __init__(
+        self, engine: MappedEngine, batch: PixelBatch, glitches: GlitchSampling | None
+    ) -> None:
+        self.glitches = glitches
         self.engine, self.spec, self.batch = engine, engine.spec, batch
         spec = self.spec
         self.streams, self.pixels, self.blocks, group = batch.groups.shape
@@ -200,7 +211,7 @@ class _Run:
         self.indices = rows.reshape(-1, spec.lanes)
         self.bias = spec.lane_words(batch.bias)
         self.units = {
-            role: Simulator(unit.netlist, unit.count * self.streams)
+            role: make_simulator(unit.netlist, unit.count * self.streams, glitches)
             for role, unit in engine.units.items()
         }
         self.accesses = dict.fromkeys(("table", "accumulators", "biases", "sums"), 0)
@@ -221,6 +232,8 @@ class _Run:
             if len(rows) in (0, count):
                 activity = {role: simulator.activity() for role, simulator in self.units.items()}
                 marks.append((activity, self.cycles, dict(self.accesses), dict(self.writes)))
+                change = end_samples if rows else begin_samples
+                change(self.units.values())
             rows.append(codes)
         self._compare(np.stack(rows, axis=1))
         (before, begin, earlier, wrote), (after, end, later, written) = marks
@@ -230,6 +243,7 @@ class _Run:
             simulated={role: unit.count for role, unit in self.engine.units.items()},
             accesses={name: count - earlier[name] for name, count in later.items()},
             writes={name: count - wrote[name] for name, count in written.items()},
+            glitches=self.engine.glitches(self.glitches, self.units),
         )
 
     def _compare(self, codes: Integers) -> None:

@@ -72,6 +72,7 @@ def comparison() -> dict[str, Any]:
             "method": "sweep",
             "seed": 1,
             "clock_gating": None,
+            "glitches": False,
             "decoders": "edge",
             "zero_gating": False,
             "memory": None,
@@ -116,6 +117,7 @@ def _row(
         ],
         "setup_ns": 0.05,
         "energy_per_mac_pj": energy,
+        "energy_with_glitches_per_mac_pj": None,
         "leakage_uw": area / 50,
         "storage_bits_per_weight": float(bits),
         "sqnr_db": sqnr_db,
@@ -139,6 +141,7 @@ def _row(
                 "sqnr_db": sqnr_db + 1,
                 "products_per_cycle": 224.0,
                 "energy_per_mac_pj": energy,
+                "energy_with_glitches_per_mac_pj": None,
                 "energy_breakdown_pj": {"multiply": energy / 2, "clock": energy / 2},
                 "accesses": {},
             }
@@ -257,6 +260,7 @@ def measured_design(name: str = "dot", macs: float | None = 4) -> dict[str, Any]
         "slack_ns": 0.75,
         "energy_per_cycle_pj": 3.0,
         "energy_per_mac_pj": None if macs is None else 3.0 / macs,
+        "energy_with_glitches_per_mac_pj": None,
         "leakage_uw": 40.0,
         "area_breakdown_um2": {"logic": 1500.0, "registers": 500.0},
         "energy_per_cycle_breakdown_pj": {
