@@ -127,9 +127,12 @@ class SampledSimulator(Simulator):
         self._kept.append((before, after))
         self._kept_count += len(now)
         while self._kept_count >= 2 * self._samples:
+            # Either of two, so that what is left is no more regular than what was chosen.
+            pairs = np.arange(0, self._kept_count - 1, 2)
+            left = pairs + self._rng.integers(2, size=len(pairs))
             before, after = self.kept
-            self._kept = [(before[:, ::2], after[:, ::2])]
-            self._kept_count = self._kept[0][0].shape[1]
+            self._kept = [(before[:, left], after[:, left])]
+            self._kept_count = len(left)
             self._stretch *= 2
             self._stretches = -(-self._seen // self._stretch)
             self._chosen = self._chosen[:0]
