@@ -36,7 +36,7 @@ from narrowgauge.catalogue import DESIGNS, SYSTEMS, Options
 from narrowgauge.networks import digits
 from narrowgauge.onnx_reader import read
 from narrowgauge.tiles import cut_tiles
-from synth.activity import Activity, Simulator, pack
+from synth.activity import Activity, Simulator, Words, pack
 from synth.array import MappedArray
 from synth.cells import Cell
 from synth.delays import Delays, library_delays, unit_delays
@@ -105,22 +105,22 @@ class Case:
             if delays is None
             else GlitchSimulator(netlist, 1, delays, state_words=1)
         )
+        # The event simulators clock registers of 0 once before the first of the inputs is there.
+        simulator.step(self._words(dict.fromkeys(self.stimuli, 0)))
+        before = simulator.activity()
         for cycle in range(CHECK_CYCLES):
-            simulator.step(
-                {
-                    # One lane, whatever the width of the port.
-                    name: np.array(
-                        [
-                            [values[cycle] >> bit & 1]
-                            for bit in range(len(netlist.ports[name].nets))
-                        ],
-                        np.uint64,
-                    )
-                    for name, values in self.stimuli.items()
-                }
-            )
+            row = {name: values[cycle] for name, values in self.stimuli.items()}
+            simulator.step(self._words(row))
         steps = simulator.steps if isinstance(simulator, GlitchSimulator) else 0
-        return simulator.activity(), steps
+        return simulator.activity().since(before), steps
+
+    def _words(self, row: dict[str, int]) -> dict[str, Words]:
+        """Give inputs to one lane, whatever the width of a port."""
+        ports = self.unit.netlist.ports
+        return {
+            name: np.array([[value >> bit & 1] for bit in range(len(ports[name].nets))], np.uint64)
+            for name, value in row.items()
+        }
 
     def differing(self, activity: Activity, found: Counter[int]) -> int:
         """Nets that toggle more or less often than that; the clock is none of them."""

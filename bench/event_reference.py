@@ -28,6 +28,7 @@ __all__ = [
     "icarus",
     "plain_models",
     "read_cells",
+    "read_saif",
     "specify_models",
     "verilator",
 ]
@@ -367,7 +368,7 @@ int main(int, char** words) {
     runs = []
     for file, cycles_run in (("start.saif", 0), ("toggles.saif", count)):
         _run(folder, str(folder / "obj_dir" / "benches"), file, str(cycles_run))
-        runs.append(_read_saif((folder / file).read_text()))
+        runs.append(read_saif((folder / file).read_text()))
     start, toggles = runs
     units = {name: f"unit{index}" for index, name in enumerate(cases)}
     for unit in units.values():
@@ -375,7 +376,7 @@ int main(int, char** words) {
     return {name: toggles[unit] for name, unit in units.items()}
 
 
-def _read_saif(text: str) -> dict[str, Counter[int]]:
+def read_saif(text: str) -> dict[str, Counter[int]]:
     """Read how often the nets of each instance change, whose names are a number behind an n."""
     toggles: dict[str, Counter[int]] = {}
     # What is open: instances and nets by name, all else by its keyword.

@@ -3,18 +3,22 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from bench import opensta_reference
+from bench import event_reference, opensta_reference
 from golden.mac import ArraySpec
+from synth.activity import Simulator
 from synth.array import MappedArray
 from synth.borders import longest_paths
 from synth.flat import flat_module, unit_wiring
 from synth.library import load
+from synth.netlist import Netlist
 from synth.timing import analyse
 from synth.units import map_modules, meet_clock
 from synth.verilog import VerilogDesign
-from synth.yosys import map_netlist
+from synth.yosys import MappedNetlist, map_netlist
+from tests.simulators import needs_icarus, needs_verilator
 from tests.test_synth_array import FIXED, TAPERED
 from tests.test_synth_timing import library, netlist
 
@@ -200,6 +204,89 @@ def test_flat_netlist_against_opensta(arrays, tmp_path):
         path, *_ = longest_paths(wiring, modules, nangate, max_sinks=math.inf, **limits)
         expected = opensta_reference.period_ns(tmp_path, flat, ["cells.lib"], **limits)
         assert path.delay_ns == pytest.approx(expected, rel=1e-3)
+
+
+def flat_case(flat, cycles):
+    """Levelised netlist of a flat one, and random inputs whose first cycle is all zeros."""
+    mapped = MappedNetlist(
+        top="top",
+        module=flat,
+        verilog="",
+        area_um2=0.0,
+        cells_by_type={},
+        recipe="",
+        clock_ns=None,
+        tool="",
+    )
+    rng = np.random.default_rng(7)
+    stimuli = {
+        name: [0, *rng.integers(0, 1 << len(entry["bits"]), cycles - 1).tolist()]
+        for name, entry in flat["ports"].items()
+        if entry["direction"] == "input" and name != "clk"
+    }
+    stimuli["rst"] = [0] * 5 + [1] + [0] * (cycles - 6)
+    return Netlist(mapped, load("nangate45")), stimuli
+
+
+def toggles(netlist, stimuli):
+    """Our own toggles by net, behind a cycle of zeros, as in other simulators."""
+    simulator = Simulator(netlist, 1)
+    rows = [dict.fromkeys(stimuli, 0)]
+    rows += [dict(zip(stimuli, row, strict=True)) for row in zip(*stimuli.values(), strict=True)]
+    for count, row in enumerate(rows):
+        if count == 1:
+            before = simulator.activity()
+        simulator.step(
+            {
+                name: np.array(
+                    [[value >> bit & 1] for bit in range(len(netlist.ports[name].nets))], np.uint64
+                )
+                for name, value in row.items()
+            }
+        )
+    found = simulator.activity().since(before).toggles[0].tolist()
+    return {
+        bit: count
+        for number, (bit, count) in enumerate(zip(netlist.yosys_bits, found, strict=True))
+        if isinstance(bit, int) and number != netlist.clock
+    }
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    [
+        pytest.param("icarus", marks=needs_icarus),
+        pytest.param("verilator", marks=needs_verilator),
+    ],
+)
+def test_toggles_of_the_flat_netlist(arrays, simulator, tmp_path):
+    """Every net of a whole array, paths between units included, toggles as elsewhere."""
+    _, _, flat = arrays[0]
+    netlist, stimuli = flat_case(flat, 40)
+    cells = [load("nangate45").cells[name] for name in sorted(netlist.cells_by_type)]
+    models = event_reference.plain_models(cells)
+    if simulator == "icarus":
+        found = event_reference.icarus(tmp_path, flat, models, clock="clk", stimuli=stimuli).toggles
+    else:
+        found = event_reference.verilator(tmp_path, {"array": (flat, "clk", stimuli)}, models)[
+            "array"
+        ]
+    expected = toggles(netlist, stimuli)
+    assert sum(expected.values()) > 5000
+    assert {bit: found[bit] for bit in expected} == expected
+
+
+def test_saif():
+    """Changes of the nets n2, n3 ...; those of other names, and of constants, are left out."""
+    text = """(SAIFILE (SAIFVERSION "2.0") (DURATION 60)
+      (INSTANCE TOP (NET (clk (T0 1) (T1 59) (TC 1)))
+        (INSTANCE unit0 (NET (n1 (TC 9)) (n12 (T0 1) (T1 2) (TZ 0) (TC 34)) (now\\[3\\] (TC 7))))
+        (INSTANCE unit1 (NET (n2 (T0 1) (TC 0))) (INSTANCE inner (NET (n5 (TC 6)))))))"""
+    assert event_reference.read_saif(text) == {
+        "unit0": {12: 34},
+        "unit1": {2: 0},
+        "inner": {5: 6},
+    }
 
 
 FLAT = {
