@@ -599,11 +599,21 @@ def energies_pj(
             tables[id(found)] = _Table(found, library)
         return tables[id(found)]
 
-    def powers(index: int, pin: str) -> list[LibertyGroup]:
-        return pins[instances[index]["type"]][pin].all("internal_power")
+    @cache
+    def powers_of(kind: str, pin: str) -> list[LibertyGroup]:
+        return pins[kind][pin].all("internal_power")
 
-    def cause(group: LibertyGroup) -> str | None:
-        return group.attributes.get("related_pin")
+    def powers(index: int, pin: str) -> list[LibertyGroup]:
+        return powers_of(instances[index]["type"], pin)
+
+    @cache
+    def caused(kind: str, pin: str, cause: str) -> list[LibertyGroup]:
+        groups = powers_of(kind, pin)
+        return [group for group in groups if group.attributes.get("related_pin") == cause]
+
+    @cache
+    def leaks_of(kind: str) -> list[LibertyGroup]:
+        return cells[kind].all("leakage_power")
 
     def values(index: int, nets: Mapping[Any, int]) -> dict[str, int]:
         """Value of every pin, also of those that are not connected."""
@@ -643,7 +653,7 @@ def energies_pj(
 
     def leakage(index: int, nets: Mapping[Any, int]) -> float:
         cell = cells[instances[index]["type"]]
-        groups = holding(index, cell.all("leakage_power"), nets)
+        groups = holding(index, leaks_of(instances[index]["type"]), nets)
         conditional = [float(group.attributes["value"]) for group in groups]
         return mean(conditional) if groups else float(cell.attributes["cell_leakage_power"])
 
@@ -654,29 +664,38 @@ def energies_pj(
         if pins[entry["type"]][pin].attributes["direction"] == "output"
     }
     parts = dict.fromkeys(("loads", "outputs", "inputs", "clock"), 0.0)
-    leakage_nw = 0.0
-    half_periods = 0
+    touched: dict[int, set[int]] = {}
+    for index, entry in enumerate(instances):
+        for (bit,) in entry["connections"].values():
+            touched.setdefault(bit, set()).add(index)
     changed: dict[int, int] = {}
     now: dict[Any, int] = {"0": 0, "1": 1, "x": 0, "z": 0, **events.start}
+    leaks = [leakage(index, now) for index in range(len(instances))]
+    # Times so long as what leaks then: halves of a period, each with what is settled at its end.
+    leakage_nw = duration = 0.0
+    since: int | None = None
     for time, changes in events.moments:
-        before = dict(now)
+        if clock_bit in changes or clock_bit is None:
+            if since is not None:
+                held = 1 if clock_bit is not None else time - since
+                leakage_nw += held * sum(leaks)
+                duration += held
+            since = time
         if clock_bit in changes:
-            # Settled: what leaks in the half of a period that ends here, but for that before the
-            # first, and what the clock pins find.
-            if half_periods:
-                leakage_nw += sum(leakage(index, before) for index in range(len(instances)))
-            half_periods += 1
+            # What the clock pins find.
             for index, pin in readers[clock_bit]:
                 groups = powers(index, pin)
                 if cells[instances[index]["type"]].all("ff"):
                     parts["clock"] += mean(
                         [
                             table(group, changes[clock_bit]).at(slew_ns, 0.0)
-                            for group in holding(index, groups, before)
+                            for group in holding(index, groups, now)
                         ]
                     )
         changed |= dict.fromkeys(changes, time)
         now |= changes
+        for index in {index for bit in changes for index in touched.get(bit, ())}:
+            leaks[index] = leakage(index, now)
         for bit, edge in changes.items():
             if bit == clock_bit:
                 continue
@@ -701,20 +720,24 @@ def energies_pj(
             causes = [name for name, net in related.items() if changed.get(net, -1) == latest]
             # With the others as they are now, else as they were before, else in any state.
             load = loads.get(bit, 0.0)
-            for nets in (now, before, None):
+            for state in ("now", "before", "any"):
+                nets = now
+                if state == "before":
+                    nets = now | {other: 1 - value for other, value in changes.items()}
                 costs = [
                     mean([table(group, edge).at(slews.get(net, slew_ns), load) for group in found])
                     for name, net in related.items()
                     if name in causes
-                    for own in [[group for group in powers(index, pin) if cause(group) == name]]
-                    for found in [own if nets is None else holding(index, own, nets)]
+                    for own in [caused(entry["type"], pin, name)]
+                    for found in [own if state == "any" else holding(index, own, nets)]
                     if found
                 ]
                 if costs:
                     parts["outputs"] += mean(costs)
                     break
-    leakage_nw += sum(leakage(index, now) for index in range(len(instances)))
-    leakage_nw /= half_periods + 1 if clock_bit is None else half_periods
+    # The last state lasts as long as others do in the mean.
+    held = 1.0 if clock_bit is not None else max(1.0, duration / max(1, len(events.moments) - 1))
+    leakage_nw = (leakage_nw + held * sum(leaks)) / (duration + held)
     parts["loads"] += loads.get(clock_bit, 0.0) * volt**2 * cycles
     energies = {part: energy_fj * 1e-3 for part, energy_fj in parts.items()}
     return energies | {"leakage": leakage_nw * clock_ns * cycles * 1e-6}
