@@ -274,7 +274,7 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
     machine = MACHINES[form.stem](form, streams, settings)
     rest = [stream for stream in streams if not machine.runs(stream)]
     beside = ArrayMachine.beside(form, rest, settings) if rest else None
-    layers = _layers(machine, beside, streams, network, evaluation)
+    layers = _layers(machine, beside, streams, network, evaluation, settings.clock_ns)
     macs = sum(layer["macs"] for layer in layers)
     energy = _weighted(layers, macs)
     hardware = machine.hardware
@@ -299,6 +299,8 @@ def _row(network: Network, data: Data, name: str, settings: Settings) -> dict[st
         "setup_ns": sum(part.setup_ns for part in path),
         "energy_per_mac_pj": sum(energy.values()),
         "energy_with_glitches_per_mac_pj": _weighted_with_glitches(layers, macs),
+        "energy_per_image_nj": sum(layer["energy_per_image_nj"] for layer in layers),
+        "time_per_image_us": sum(layer["time_per_image_us"] for layer in layers),
         "leakage_uw": hardware.leakage_uw,
         "storage_bits_per_weight": (
             quantised.system.storage_bits
@@ -418,6 +420,7 @@ def _layers(
     streams: Sequence[LayerStream],
     network: Network,
     evaluation: Evaluation,
+    clock_ns: float,
 ) -> list[dict[str, Any]]:
     """Energy of each layer, from its operands on the mapped netlists."""
     layers = []
@@ -443,6 +446,12 @@ def _layers(
                     if run.glitch_energy_pj is None
                     else sum(run.energy_pj.values()) + run.glitch_energy_pj
                 ),
+                "energy_per_image_nj": sum(run.energy_pj.values()) * network.macs[name] / 1e3,
+                "time_per_image_us": network.macs[name]
+                * run.cycles
+                / run.products
+                * clock_ns
+                / 1e3,
                 "energy_breakdown_pj": dict(run.energy_pj),
                 "nets_annotated": run.nets_annotated,
                 "accesses": {f"{prefix}{name}": rate for name, rate in run.accesses.items()},

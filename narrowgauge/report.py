@@ -280,6 +280,8 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> list[Column]:
             if any(energy is not None for energy in delayed)
             else []
         ),
+        figures("energy", "nJ per image", [layer["energy_per_image_nj"] for layer in layers], 4),
+        figures("time", "\u00b5s per image", [layer["time_per_image_us"] for layer in layers], 3),
     ]
 
 

@@ -43,6 +43,8 @@ def _as_row(entry: Mapping[str, Any]) -> dict[str, Any]:
             "accumulator_bits",
             "length",
             "utilisation",
+            "energy_per_image_nj",
+            "time_per_image_us",
             "storage_bits_per_weight",
             "sqnr_db",
             "accuracy",

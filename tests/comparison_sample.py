@@ -118,6 +118,8 @@ def _row(
         "setup_ns": 0.05,
         "energy_per_mac_pj": energy,
         "energy_with_glitches_per_mac_pj": None,
+        "energy_per_image_nj": 673.408 * energy,
+        "time_per_image_us": 6.0125,
         "leakage_uw": area / 50,
         "storage_bits_per_weight": float(bits),
         "sqnr_db": sqnr_db,
@@ -142,6 +144,8 @@ def _row(
                 "products_per_cycle": 224.0,
                 "energy_per_mac_pj": energy,
                 "energy_with_glitches_per_mac_pj": None,
+                "energy_per_image_nj": 336.704 * energy,
+                "time_per_image_us": 3.00625,
                 "energy_breakdown_pj": {"multiply": energy / 2, "clock": energy / 2},
                 "accesses": {},
             }

@@ -132,6 +132,10 @@ def test_energy_is_the_mean_of_the_layers(result, network):
         assert {layer["name"]: layer["macs"] for layer in row["layers"]} == dict(macs)
         total = sum(layer["energy_per_mac_pj"] * layer["macs"] for layer in row["layers"])
         assert total / sum(macs.values()) == pytest.approx(row["energy_per_mac_pj"])
+        assert row["energy_per_image_nj"] == pytest.approx(total / 1000)
+        # Each cycle of 2 ns has 32 places for a product, of which the network fills so many.
+        cycles = sum(macs.values()) / (32 * row["utilisation"])
+        assert row["time_per_image_us"] == pytest.approx(cycles * 2.0 / 1000)
 
 
 def test_accuracy_is_that_of_the_golden_model(result, network, small):
