@@ -39,7 +39,7 @@ SLEWS = (0.5, 1.0, 2.0, 4.0)
 LOADS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 #: Fractions of the largest load at which an energy is kept that is too far from linear for that:
 #: the largest error of the linear function, also at smaller loads, is more than this of the mean.
-KNOTS = (0.0, 1 / 128, 1 / 32, 1 / 16, 1 / 4)
+KNOTS = (0.0, 1 / 128, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 LARGEST_ERROR = 0.25
 
 PS_PER_NS = 1e3

@@ -1090,6 +1090,18 @@ class TestBuiltIn:
         assert abs(np.mean(energy_errors)) < 0.02
         assert np.quantile(np.abs(energy_errors), 0.95) < 0.1
 
+    def test_energy_of_adders_at_small_loads(self, table):
+        """In sky130 it grows fast there and hardly above, which no linear function can follow."""
+        _, compact, full = table
+        load_ff, slew = full.fo4_load_ff, full.fo4_slew_ns
+        adders = [cell for cell in compact.cells.values() if len(cell.outputs) == 2 and cell.inputs]
+        for cell in (cell for cell in adders if cell.ff is None):
+            whole = full.cells[cell.name]
+            for pin, share in itertools.product(cell.outputs, (0.15, 0.3, 0.6, 1.0, 2.0)):
+                expected = whole.transition_energy(pin, None, slew, share * load_ff)
+                energy = cell.transition_energy(pin, None, slew, share * load_ff)
+                assert energy == pytest.approx(expected, rel=0.08)
+
 
 @needs_nangate
 class TestNangate:
