@@ -81,6 +81,14 @@ def test_choices_are_spread(register):
         assert lanes.max() < 6 * len(part) / 64
 
 
+def test_stretches_of_several_cycles(register):
+    """Of 64 lanes in 60 cycles, one in two cycles is kept, in the second of the two as well."""
+    _, now = numbered(register, 60, 64, 16)
+    late = now[len(now) // 2 :] // 64
+    assert len(late) >= 8
+    assert set(late % 2) == {0, 1}
+
+
 def test_again_and_again(register):
     """Another beginning forgets what was kept, and the choice is the same each time."""
     simulator = SampledSimulator(register, 64, samples=30)
