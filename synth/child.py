@@ -1,6 +1,7 @@
 """Python programs in child processes, bounded in time and memory, that leave no process behind."""
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -11,8 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["MEMORY_VARIABLE", "Ended", "memory_limit_gib", "private_folder", "run_child"]
+__all__ = [
+    "MEMORY_VARIABLE",
+    "Ended",
+    "memory_limit_gib",
+    "private_folder",
+    "read_json",
+    "run_child",
+]
 
 #: Environment variable with the most memory that a child may take, in GiB, and its default.
 MEMORY_VARIABLE = "NARROWGAUGE_MEMORY_GIB"
@@ -154,6 +163,35 @@ def run_child(
                 # A child of the child, as ABC is one of Yosys, outlives it otherwise.
                 _kill_group(process)
     return Ended(status=status, log=path.read_text(encoding="utf-8", errors="replace"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of JSON that a child has written.
+
+    Raises
+    ------
+    ValueError
+        If the end is missing: Yosys does not notice that a disk is full.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except json.JSONDecodeError as error:
+        raise _cut_off(path) from error
+
+
+def read_verilog(path: Path) -> str:
+    """Read a file of Verilog that a child has written; errors are those of `read_json`."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text.endswith("endmodule\n"):
+        raise _cut_off(path)
+    return text
+
+
+def _cut_off(path: Path) -> ValueError:
+    return ValueError(
+        f"Yosys must write the whole of {path.name}, not a part: the disk with the folder for "
+        f"temporary files ({path.parent.parent}) may be full"
+    )
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from synth.child import MEMORY_VARIABLE, memory_limit_gib, private_folder, run_child
+from synth.child import (
+    MEMORY_VARIABLE,
+    memory_limit_gib,
+    private_folder,
+    read_json,
+    read_verilog,
+    run_child,
+)
 
 __all__ = [
     "MAX_MEMORY_BITS",
@@ -357,8 +364,9 @@ class _Flow:
 
     def inspect(self, name: str) -> "_Inspection":
         """Look at what stands in the flat module of a file."""
-        text = _text(self.folder / name)
-        return _Inspection(json.loads(text)["modules"][self.top], self.findings(), self.names)
+        return _Inspection(
+            read_json(self.folder / name)["modules"][self.top], self.findings(), self.names
+        )
 
     def findings(self) -> list[str]:
         """Read what Yosys' check found, one text for each."""
@@ -421,7 +429,7 @@ class _Flow:
                 f"hierarchy must be left out for {self.top}, whose modules cannot be read apart: "
                 f"{error}"
             ) from None
-        modules: dict[str, Any] = json.loads(_text(self.folder / "modules.json"))["modules"]
+        modules: dict[str, Any] = read_json(self.folder / "modules.json")["modules"]
         return modules
 
     def _plain(self, found: "_Inspection", is_falling: bool, *, keep_memories: bool) -> str:
@@ -443,7 +451,7 @@ class _Flow:
             "opt_clean",
             "write_verilog -noattr design.v",
         )
-        return _text(self.folder / "design.v")
+        return read_verilog(self.folder / "design.v")
 
     def _run(self, *jobs: _Job) -> None:
         """Run commands in a child process."""

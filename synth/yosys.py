@@ -25,7 +25,14 @@ import synth.timing
 from synth.bitheap import Adder, find_adder, has_sums, replace_sums
 from synth.cache import Cache, content_key
 from synth.cells import Cell, CellLibrary
-from synth.child import MEMORY_VARIABLE, memory_limit_gib, private_folder, run_child
+from synth.child import (
+    MEMORY_VARIABLE,
+    memory_limit_gib,
+    private_folder,
+    read_json,
+    read_verilog,
+    run_child,
+)
 from synth.library import smallest_cell
 from synth.timing import analyse
 
@@ -481,7 +488,7 @@ class _Flow:
                     f"write_json -selected {name}",
                 ]
             )
-        module: dict[str, Any] = json.loads(path.read_text())["modules"][self.top]
+        module: dict[str, Any] = read_json(path)["modules"][self.top]
         return module
 
     def _attempt(self, attempt: Attempt, target_ps: float, wire_cap_ff: float) -> "_Outcome":
@@ -530,11 +537,11 @@ class _Flow:
                 "write_verilog -noattr -selected netlist.v",
             ]
         )
-        statistics = json.loads((self.folder / "stat.json").read_text())["design"]
-        mapped = json.loads((self.folder / "netlist.json").read_text())["modules"][self.top]
+        statistics = read_json(self.folder / "stat.json")["design"]
+        mapped = read_json(self.folder / "netlist.json")["modules"][self.top]
         result = {
             "module": {key: mapped[key] for key in ("ports", "cells", "netnames")},
-            "verilog": (self.folder / "netlist.v").read_text(),
+            "verilog": read_verilog(self.folder / "netlist.v"),
             "area_um2": statistics.get("area", 0.0),
             "cells_by_type": statistics["num_cells_by_type"],
         }

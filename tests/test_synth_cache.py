@@ -200,3 +200,23 @@ def test_killed_writer_leaves_whole_entries(tmp_path):
     cache = Cache(tmp_path)
     for index, key in enumerate(KEYS):
         assert cache.get(key) == bytes([index]) * 3_000_000
+
+
+def test_writer_killed_before_its_entry_has_its_name(tmp_path):
+    """What it wrote is no entry, and goes when nobody can be writing it any more."""
+    code = (
+        "import os, signal, sys; from synth.cache import Cache\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"Cache(sys.argv[1]).put({KEYS[0]!r}, b'data')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    cache = Cache(tmp_path)
+    assert cache.get(KEYS[0]) is None
+    assert cache.compute(KEYS[0], lambda: b"again") == b"again"
+    past = time.time() - ABANDONED_SECONDS - 60
+    os.utime(left, (past, past))
+    cache.sweep()
+    assert not left.exists()
+    assert cache.get(KEYS[0]) == b"again"

@@ -1,8 +1,10 @@
 """Mapping with Yosys: results, caching, and everything that can go wrong with the child process."""
 
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -511,6 +513,42 @@ def test_temporary_folder_of_any_name(library, tmp_path, monkeypatch):
     mapped = map_netlist(COUNTER, "counter", library, cache=Cache(tmp_path / "cache"))
     assert mapped.cells_by_type
     assert not list(odd.iterdir())
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Writes fail half-way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk(library, tmp_path, monkeypatch, private_folders):
+    """Where Yosys works, where its files are written, and where results are kept."""
+    folder = tmp_path / "kept"
+    with files_of_at_most(4096), pytest.raises(OSError, match="File too large"):
+        map_netlist(WIRE, "top", library, cache=Cache(folder))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    with monkeypatch.context() as context:
+        context.setattr("synth.yosys.CHILD", limit + synth.yosys.CHILD)
+        message = r"Yosys must write the whole of \w+\.json, not a part: .* may be full$"
+        with pytest.raises(ValueError, match=message):
+            map_netlist(COUNTER, "counter", library, cache=Cache(folder))
+    cut = "\nif os.path.exists('netlist.v'): os.truncate('netlist.v', 80)\n"
+    with monkeypatch.context() as context:
+        context.setattr("synth.yosys.CHILD", f"import os\n{synth.yosys.CHILD}{cut}")
+        with pytest.raises(ValueError, match=r"must write the whole of netlist\.v, not a part"):
+            map_netlist(COUNTER, "counter", library, cache=Cache(folder))
+    assert not list(private_folders.iterdir())
+    assert not list(folder.glob("??/*"))
+
+    result = json.dumps({"netlist": "x" * 9000}).encode()
+    with files_of_at_most(4096):
+        assert Cache(folder).compute("0" * 64, lambda: result) == result
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 #: Ways to ask for more than a GiB: Python, C++ behind it, and a program that the child starts.
