@@ -15,6 +15,7 @@ from synth.library import load
 from synth.netlist import Netlist
 from synth.timing import analyse
 from synth.yosys import RECIPES, YosysError
+from tests.tiny_liberty import BASICS, liberty
 
 #: Two levels, a module twice, one with other names in it, wires through modules, and constants.
 SOURCE = """
@@ -201,3 +202,25 @@ def test_names_that_slang_has_no_modules_for(read):
             "module inner(input a, output y); assign y = ~a; endmodule\n"
             "module top(input a, output y); inner \\a.b (.a(a), .y(y)); endmodule"
         )
+
+
+def test_constants_without_cells_for_them(read, tmp_path):
+    """They go in and out of modules as they are where the library has no cells that make them."""
+    path = tmp_path / "tiny.lib"
+    path.write_text(liberty(*BASICS))
+    tiny = load(path)
+    assert not tiny.of_kind("tie0")
+    modules = read(
+        "module inner(input a, b, output y, low, high);"
+        "assign y = ~(a & b); assign low = 1'b0; assign high = 1'b1; endmodule\n"
+        "module top(input x, output y, n, low, high); wire unused, same;"
+        "inner u(.a(x), .b(1'b1), .y(y), .low(low), .high(high));"
+        "inner v(.a(x), .b(1'b0), .y(n), .low(unused), .high(same)); endmodule"
+    )
+    found = map_hierarchy(modules, "top", tiny, clock_ns=1000.0)
+    simulator = Simulator(Netlist(found.mapped, tiny), 2)
+    simulator.step({"x": pack([0, 1], 1)})
+    values = {
+        name: unpack(simulator.settled(name), 2).tolist() for name in ("y", "n", "low", "high")
+    }
+    assert values == {"y": [1, 0], "n": [1, 1], "low": [0, 0], "high": [1, 1]}
