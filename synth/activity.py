@@ -348,6 +348,8 @@ class Simulator:
         self._coming[rows] = after
         self._settle()
         self._count()
+        if self._states is not None:
+            self._states.count(self._settled, self._coming)
         self._cycles += 1
 
     def settled(self, name: str) -> Words:

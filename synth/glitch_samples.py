@@ -9,7 +9,7 @@ that the choice of cycles matters less.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -213,7 +213,7 @@ def _counted(replay: Simulator, before: Bits, after: Bits) -> Activity:
     toggles = activity.toggles.copy()
     if replay.netlist.clock is not None:
         toggles[:, replay.netlist.clock] = 2 * count
-    return Activity(toggles=toggles, lane_cycles=np.array([count]), annotated=activity.annotated)
+    return replace(activity, toggles=toggles, lane_cycles=np.array([count]))
 
 
 def _packed(part: Bits, after: Bits, lanes: int) -> Words:
