@@ -3,6 +3,7 @@
 Each distinct unit is analysed once, with all its instances in mind: inputs come as late and as slow
 as at any of them, outputs are loaded as at the one with the largest load.  What comes to an input
 goes on to the outputs that depend on it and to the units behind them, until nothing gets later.
+So no instance of a unit may feed another one of the same unit within a cycle.
 
 Signals that go to many units, such as those that move the results of an array, would be buffered
 in a flow.  Beyond :data:`MAX_SINKS` units, a net is taken to drive four of them, and the others

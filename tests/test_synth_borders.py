@@ -150,6 +150,35 @@ def test_buffers(sinks, pairs):
     assert bare.delay_ns == 2 + 3 + 3 * sinks + 41
 
 
+def test_latest_of_both_starts():
+    """An output follows a register and an input, which is later: 6 and 5 in a pair."""
+    mixed = netlist(
+        {"clk": 2, "a": 3},
+        {"y": 5},
+        f=("DFF", {"CK": 2, "D": 3, "Y": 4}),
+        p=("PAIR", {"A": 4, "B": 3, "Y": 5}),
+    )
+    wiring = chain(1)
+    wiring["cells"]["t0"]["connections"]["a"] = [20]
+    wiring["cells"]["m"] = {"type": "mixed", "connections": {"clk": [2], "a": [5], "y": [20]}}
+    path = paths(wiring, units=UNITS | {"mixed": mixed})["sink"]
+    assert path.units == ("source", "gates", "mixed", "sink")
+    assert sum(part.delay_ns for part in path.parts[:2]) == 2 + 3 + 2
+    assert [part.delay_ns for part in path.parts[2:]] == [5, 41]
+
+
+def test_buffers_make_a_net_the_latest():
+    """Straight from a register to 20 units is later than through gates to one."""
+    wiring = chain(1)
+    for n in range(20):
+        connections = {"clk": [2], "a": [50], "q": [60 + n]}
+        wiring["cells"][f"w{n}"] = {"type": "sink", "connections": connections}
+    wiring["cells"]["r"] = {"type": "source", "connections": {"clk": [2], "d": [3], "q": [50]}}
+    path = paths(wiring)["sink"]
+    assert 2 * library().fo4_delay_ns > 9
+    assert path.units == ("source", "sink")
+
+
 def test_counts_are_of_nets_to_all():
     """A net to one of two instances goes to one of a hundred."""
     wiring = chain(2)
@@ -338,6 +367,10 @@ def test_flat_netlist():
     )
     assert gate["connections"]["ZN"] == ports["y"][1]
     assert flat["netnames"]["m.i.a"]["bits"] == ports["a"][1]
+
+    constant = {**inner, "ports": {**inner["ports"], "y": {"direction": "output", "bits": ["0"]}}}
+    flat = flat_module(design, {"inner": constant}, nangate, is_memory=lambda name: name == "store")
+    assert flat["ports"]["y"]["bits"] == ["0"]
 
     wide = {**inner, "ports": {**inner["ports"], "a": {"direction": "input", "bits": [2, 9]}}}
     with pytest.raises(
