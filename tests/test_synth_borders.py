@@ -161,9 +161,11 @@ def test_latest_of_both_starts():
     wiring = chain(1)
     wiring["cells"]["t0"]["connections"]["a"] = [20]
     wiring["cells"]["m"] = {"type": "mixed", "connections": {"clk": [2], "a": [5], "y": [20]}}
+    # Straight behind the gates, it is later than behind the register of the pair alone.
+    wiring["cells"]["t1"] = {"type": "sink", "connections": {"clk": [2], "a": [5], "q": [21]}}
     path = paths(wiring, units=UNITS | {"mixed": mixed})["sink"]
     assert path.units == ("source", "gates", "mixed", "sink")
-    assert sum(part.delay_ns for part in path.parts[:2]) == 2 + 3 + 2
+    assert sum(part.delay_ns for part in path.parts[:2]) == 2 + 3 + (2 + 3)
     assert [part.delay_ns for part in path.parts[2:]] == [5, 41]
 
 
