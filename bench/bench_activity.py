@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synth.activity import LANES_PER_WORD, Simulator, pack
+from synth.activity import LANES_PER_WORD, STATE_WORDS, Simulator, pack
 from synth.delays import Delays, library_delays, unit_delays
 from synth.glitches import GlitchSimulator
 from synth.library import load
@@ -32,7 +32,6 @@ from synth.yosys import MappedNetlist, map_netlist
 TARGET = 5_000_000
 DELAY_TARGET = 100_000
 #: Words of lanes in which the states of cells are counted.
-STATE_WORDS = 8
 LIBRARY = "nangate45"
 MAC = """\
 module mac(input clk, input rst, input signed [7:0] a, input signed [7:0] b,

@@ -64,7 +64,7 @@ class AbfpMachine:
         )
         self.hardware = MappedTile(tile, load(settings.library), **settings.mapping)
         self._seed = settings.seed
-        self._glitches = settings.sampling()
+        self._counting = settings.counting()
         self.weight_bits = tile.spec.weight_bits
         self.activation_bits = tile.spec.activation_bits
         self.products_per_cycle = tile.rows * tile.lanes
@@ -99,7 +99,7 @@ class AbfpMachine:
         operands: AbfpOperands = stream.operands
         length = operands.inputs.shape[1]
         batch, products = draw_vectors(self.hardware, stream, self._seed)
-        run = self.hardware.run(batch, glitches=self._glitches)
+        run = self.hardware.run(batch, **self._counting)
         split, annotated = unit_energy(self.hardware, run, products)
         lanes = self.hardware.tile.lanes
         results = 1 / (length * lanes)

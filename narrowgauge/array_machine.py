@@ -55,7 +55,7 @@ class ArrayMachine:
         self.form = form
         self._network_form = network_form
         self._settings = settings
-        self._glitches = settings.sampling()
+        self._counting = settings.counting()
         self.design = f"{form.stem}-array"
         own = [stream for stream in streams if self.runs(stream)]
         self.hardware = _mapped(form, [stream.operands for stream in own], settings)
@@ -136,7 +136,7 @@ class ArrayMachine:
             parts = [replace(part, operands=signed_operands(part.operands, bits)) for part in parts]
             result_spec = signed_spec(result_spec, bits)
         batch = cut_tiles(array.spec, parts, result_spec, self._settings.seed)
-        run = array.run(batch, glitches=self._glitches)
+        run = array.run(batch, **self._counting)
         split, annotated = unit_energy(array, run, batch.products)
         tiles, length = len(batch.activations), operands.weight_codes.shape[0]
         # Each product step enters a row of codes on either side; a row of the array leaves at once.

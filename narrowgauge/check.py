@@ -50,6 +50,7 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "memory": ("a text", lambda value: value is None or isinstance(value, str)),
     "off_chip": ("a text", lambda value: value is None or isinstance(value, str)),
     "glitches": ("true or false", lambda value: value is None or isinstance(value, bool)),
+    "states": ("true or false", lambda value: value is None or isinstance(value, bool)),
     "measured": ("a list of texts", lambda value: value is None or _is_texts(value)),
 }
 

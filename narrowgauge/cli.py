@@ -22,7 +22,7 @@ from narrowgauge.fpga_command import fpga as fpga_command
 from narrowgauge.library_command import library as library_group
 from narrowgauge.measure_command import measure as measure_command
 from narrowgauge.memory_command import memory as memory_command
-from narrowgauge.options import clock_gating, hardware, positive
+from narrowgauge.options import cell_states, clock_gating, hardware, positive
 from narrowgauge.timing_command import timing as timing_command
 
 __all__ = ["main", "split_formats"]
@@ -422,6 +422,7 @@ def test(
     is_flag=True,
     help="State the energy with glitches too; takes about twice as long.",
 )
+@cell_states
 @click.option("--jobs", type=COUNT, help="Formats at a time (one for each processor).")
 @click.option(
     "--format",

@@ -178,6 +178,7 @@ def compare(
             "seed": settings.seed,
             "clock_gating": settings.clock_gating,
             "glitches": settings.glitches,
+            "states": settings.states,
             "decoders": settings.options.decoders,
             "zero_gating": settings.options.zero_gating,
             "memory": settings.memory,
@@ -249,7 +250,14 @@ def _cached_row(network: Network, data: Data, name: str, settings: Settings) -> 
         json.dumps(tool_versions()),
         load(settings.library).digest,
         repr(
-            (settings.mapping, settings.options, settings.method, settings.seed, settings.glitches)
+            (
+                settings.mapping,
+                settings.options,
+                settings.method,
+                settings.seed,
+                settings.glitches,
+                settings.states,
+            )
         ),
         name,
         # Never read back: only its hash is kept.

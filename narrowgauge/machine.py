@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from golden.inference import LayerStream, PreparedLayer
 from narrowgauge.catalogue import Options
+from synth.activity import STATE_WORDS
 from synth.energy import glitch_energy
 from synth.glitch_samples import GlitchSampling
 from synth.units import MappedUnits, UnitsRun
@@ -41,6 +42,8 @@ class Settings:
         Off-chip memory, see :func:`synth.memory.off_chip`.
     glitches : bool
         Whether to count glitches too.
+    states : bool
+        Whether energy and leakage are by the states of cells that occur.
     """
 
     library: str = "nangate45"
@@ -52,15 +55,20 @@ class Settings:
     memory: str | None = None
     off_chip: str = "ddr"
     glitches: bool = False
+    states: bool = False
 
     @property
     def mapping(self) -> dict[str, Any]:
         """How units are mapped: arguments of all mapped hardware."""
         return {"clock_ns": self.clock_ns, "clock_gating": self.clock_gating}
 
-    def sampling(self) -> GlitchSampling | None:
-        """Make what counts glitches of one piece of hardware, if they are to be counted."""
-        return GlitchSampling() if self.glitches else None
+    def counting(self) -> dict[str, Any]:
+        """Say what is counted when one piece of hardware runs: arguments of all its runs."""
+        state_words = STATE_WORDS if self.states else 0
+        return {
+            "glitches": GlitchSampling(state_words=state_words) if self.glitches else None,
+            "state_words": state_words,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from narrowgauge.stimuli import Stimuli, Stream
 from narrowgauge.versions import code_digest
-from synth.activity import Activity, Simulator, Words
+from synth.activity import STATE_WORDS, Activity, Simulator, Words
 from synth.cells import CellLibrary
 from synth.delays import Delays, library_delays, unit_delays
 from synth.energy import EnergyModel
@@ -72,6 +72,8 @@ class Settings:
     hierarchy : int, optional
         Levels of instances below the top module whose costs are told apart, in a netlist that is
         mapped module by module; what is deeper belongs to the one that it is in.
+    states : bool
+        Whether energy and leakage are by the states of cells that occur.
 
     Raises
     ------
@@ -87,6 +89,7 @@ class Settings:
     delays: str = "none"
     clock_gating: int | None = None
     glitches: bool = False
+    states: bool = False
     hierarchy: int | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +109,11 @@ class Settings:
             raise ValueError(
                 f"clock_gating must be left out with a hierarchy, not {self.clock_gating}"
             )
+
+    @property
+    def state_words(self) -> int:
+        """Words of lanes in which states are counted."""
+        return STATE_WORDS if self.states else 0
 
     def delays_of(self, netlist: Netlist, timing: Timing) -> Delays | None:
         """Delays of the cells of a netlist; None without any."""
@@ -272,6 +280,7 @@ def measure(
         stimuli,
         settings.reset_cycles,
         delays=settings.delays_of(netlist, timing),
+        state_words=settings.state_words,
     )
     hierarchy = None
     if settings.hierarchy is not None:
@@ -284,7 +293,14 @@ def measure(
     with_glitches = None
     if settings.glitches:
         delays = library_delays(netlist, timing=timing)
-        delayed = simulate(netlist, roles, stimuli, settings.reset_cycles, delays=delays)
+        delayed = simulate(
+            netlist,
+            roles,
+            stimuli,
+            settings.reset_cycles,
+            delays=delays,
+            state_words=settings.state_words,
+        )
         [whole] = model.measure(delayed)
         with_glitches = whole.total_pj / whole.cycles
     leakage_nw = 0.0
@@ -322,6 +338,7 @@ def measure(
         "nets_annotated": energy.nets_annotated,
         "cycles": energy.cycles,
         "delays": settings.delays,
+        "states": settings.states,
         "clock_gating": settings.clock_gating,
         "cells_by_type": mapped.cells_by_type,
         "recipe": mapped.recipe,
@@ -382,6 +399,7 @@ def _hierarchy(
         stimuli,
         settings.reset_cycles,
         delays=settings.delays_of(netlist, timing),
+        state_words=settings.state_words,
     )
     shown = tree.shown(settings.hierarchy)
     owners = [shown[owner] for owner in tree.owners]
@@ -447,6 +465,7 @@ def simulate(
     reset_cycles: int,
     *,
     delays: Delays | None = None,
+    state_words: int = 0,
 ) -> Activity:
     """Switching activity of a netlist, without that of the reset.
 
@@ -462,6 +481,8 @@ def simulate(
         Cycles for which resets are held.
     delays : Delays, optional
         Delays of the cells, to count glitches.
+    state_words : int
+        Words of lanes in which the states of the cells are counted, see `Simulator`.
 
     Returns
     -------
@@ -474,8 +495,10 @@ def simulate(
         for name, stream in (*stimuli.ports.items(), *roles.constants.items())
     }
     if not netlist.registers:
-        return _combinational(netlist, moving, roles.constants, streams, cycles, delays)
-    simulator = _simulator(netlist, streams, delays)
+        return _combinational(
+            netlist, moving, roles.constants, streams, cycles, delays, state_words
+        )
+    simulator = _simulator(netlist, streams, delays, state_words)
     before = {
         name: stream.spread(streams, 1).words(0, 1)[0] for name, stream in roles.constants.items()
     }
@@ -498,6 +521,7 @@ def _combinational(
     streams: int,
     cycles: int,
     delays: Delays | None,
+    state_words: int,
 ) -> Activity:
     """Activity without registers: each lane begins with the row before its own, uncounted."""
     length = -(-cycles * streams // LANES)
@@ -512,7 +536,7 @@ def _combinational(
         )
         numbers = padded[:, rows].reshape(streams * pieces, length + 1, -1)
         lanes[name] = Stream(numbers, stream.bits)
-    simulator = _simulator(netlist, streams * pieces, delays)
+    simulator = _simulator(netlist, streams * pieces, delays, state_words)
     before: Activity | None = None
     for begin in range(0, length + 1, CHUNK):
         words = {name: stream.words(begin, begin + CHUNK) for name, stream in lanes.items()}
@@ -524,8 +548,10 @@ def _combinational(
     return replace(activity, lane_cycles=np.array([streams * cycles]))
 
 
-def _simulator(netlist: Netlist, lanes: int, delays: Delays | None) -> Simulator:
-    return Simulator(netlist, lanes) if delays is None else GlitchSimulator(netlist, lanes, delays)
+def _simulator(netlist: Netlist, lanes: int, delays: Delays | None, state_words: int) -> Simulator:
+    if delays is None:
+        return Simulator(netlist, lanes, state_words=state_words)
+    return GlitchSimulator(netlist, lanes, delays, state_words=state_words)
 
 
 def _level(level: int, lanes: int) -> Words:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrowgauge import errors
-from narrowgauge.options import clock_gating, positive
+from narrowgauge.options import cell_states, clock_gating, positive
 
 if TYPE_CHECKING:
     from narrowgauge.measure import Bench
@@ -199,6 +199,7 @@ def _number(name: str, default: float | None, help_text: str) -> Callable[[Any],
     "mapped module by module.",
 )
 @clock_gating
+@cell_states
 @click.option(
     "--library",
     default="nangate45",
@@ -234,6 +235,7 @@ def measure(
     seed: int,
     delays: str,
     clock_gating: int | None,
+    states: bool,
     glitches: bool,
     hierarchy: int | None,
     library: str,
@@ -266,6 +268,7 @@ def measure(
         timeout_s=time_limit,
         delays=delays,
         clock_gating=clock_gating,
+        states=states,
         glitches=glitches,
         hierarchy=hierarchy,
     )

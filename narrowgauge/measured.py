@@ -88,6 +88,7 @@ def _require_same(result: Mapping[str, Any], settings: Settings, path: Path) -> 
         ("Yosys", yosys_version(), result["tools"]["yosys"]),
         ("delays", "none", result["delays"]),
         ("clock_gating", settings.clock_gating, result["clock_gating"]),
+        ("states", settings.states, result["states"]),
     )
     for name, ours, theirs in pairs:
         if theirs != ours:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-__all__ = ["clock_gating", "hardware", "positive"]
+__all__ = ["cell_states", "clock_gating", "hardware", "positive"]
 
 
 def positive(context: click.Context, option: click.Parameter, number: float | None) -> float | None:
@@ -63,4 +63,10 @@ clock_gating = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help="Gate the clock of N or more flip-flops with the same enable.  [default: no clock gates]",
+)
+
+cell_states = click.option(
+    "--states",
+    is_flag=True,
+    help="Take energy and leakage by the states of cells that occur, not by means over all.",
 )

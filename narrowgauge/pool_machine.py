@@ -58,7 +58,7 @@ class PoolMachine:
             spec = engine_spec(form, replace(options, length=needed))
         self.hardware = MappedEngine(spec, load(settings.library), **settings.mapping)
         self._seed = settings.seed
-        self._glitches = settings.sampling()
+        self._counting = settings.counting()
         self.weight_bits = spec.lut_bits
         self.activation_bits = spec.max_act_bits
         self.accumulator_bits = spec.accumulator_bits
@@ -103,7 +103,7 @@ class PoolMachine:
         stream = streams[self._seed % len(streams)]
         operands: PoolOperands = stream.operands
         batch = draw_pixels(self.hardware.spec, stream, PIXELS, self._seed)
-        run = self.hardware.run(batch, glitches=self._glitches)
+        run = self.hardware.run(batch, **self._counting)
         products = batch.results.size * operands.activation_codes.shape[1]
         split, annotated = unit_energy(self.hardware, run, products)
         streams_count, pixels, blocks, _ = batch.groups.shape

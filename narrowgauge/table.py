@@ -563,6 +563,7 @@ def comparison_heading(result: Mapping[str, Any]) -> list[str]:
             f"{library['temperature_c']:g} C; {', '.join(versions)}"
         ),
         *([] if fewest is None else [gates]),
+        *(["energy and leakage by the states of cells that occur"] if settings["states"] else []),
     ]
 
 

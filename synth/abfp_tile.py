@@ -167,7 +167,9 @@ class MappedTile(MappedUnits):
             units[name] = MappedUnit.of(module, name, counts[name], kind)
         super().__init__(units, paths, clock_ns=clock_ns)
 
-    def run(self, batch: VectorBatch, *, glitches: GlitchSampling | None = None) -> TileRun:
+    def run(
+        self, batch: VectorBatch, *, glitches: GlitchSampling | None = None, state_words: int = 0
+    ) -> TileRun:
         """Run products on the mapped netlists, with weights in place.
 
         Parameters
@@ -176,6 +178,8 @@ class MappedTile(MappedUnits):
             Products.
         glitches : GlitchSampling, optional
             Counts the glitches of some cycles; the same one for all runs.
+        state_words : int
+            Words of lanes in which the states of the cells are counted, see `Simulator`.
 
         Raises
         ------
@@ -189,7 +193,7 @@ class MappedTile(MappedUnits):
                 f"batch must have a multiple of 64 streams and codes of {tile.rows} rows, "
                 f"not {batch.elements.shape} and {batch.codes.shape}"
             )
-        assembly = Assembly(self._wiring, self.units, streams, glitches)
+        assembly = Assembly(self._wiring, self.units, streams, glitches, state_words)
         words = streams // LANES_PER_WORD
         self._preload(assembly, batch)
 

@@ -30,9 +30,9 @@ BLOCK_WORDS = 512
 BLOCK_ROWS = 64
 # Toggles of a word are counted in bytes: 3 * 64 is the most that fits.
 STEPS_PER_BYTE = 3
-# States of cells are counted in so many words a cycle: all of them in small runs, and else enough
-# to know a mean over many cycles to a small part of a per cent.
-STATE_WORDS = 0
+#: Where the states of cells are to be counted, it is in so many words a cycle: all of them in small
+#: runs, and else enough to know a mean over many cycles to a small part of a per cent.
+STATE_WORDS = 8
 
 
 def pack(values: npt.ArrayLike, width: int) -> Words:
@@ -189,7 +189,7 @@ class Simulator:
         all.
     state_words : int
         In how many of the words of lanes the states of the cells are counted, other ones in each
-        cycle; 0 for none.  Default: :data:`STATE_WORDS`.
+        cycle, such as :data:`STATE_WORDS`; 0 for none.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class Simulator:
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
-        state_words: int | None = None,
+        state_words: int = 0,
     ) -> None:
         if netlist.blackboxes:
             found = netlist.instances[netlist.blackboxes[0]]
@@ -214,7 +214,6 @@ class Simulator:
             )
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1, not {lanes}")
-        state_words = STATE_WORDS if state_words is None else state_words
         if state_words < 0:
             raise ValueError(f"state_words must not be negative, not {state_words}")
         self.netlist = netlist

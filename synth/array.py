@@ -224,6 +224,7 @@ class MappedArray(MappedUnits):
         *,
         delays: Mapping[str, Delays] | None = None,
         glitches: GlitchSampling | None = None,
+        state_words: int = 0,
     ) -> UnitsRun:
         """Run tiles on the mapped netlists.
 
@@ -236,6 +237,8 @@ class MappedArray(MappedUnits):
             without those of the others.
         glitches : GlitchSampling, optional
             Counts the glitches of some cycles of all other units; the same one for all runs.
+        state_words : int
+            Words of lanes in which the states of the cells are counted, see `Simulator`.
 
         Raises
         ------
@@ -245,7 +248,7 @@ class MappedArray(MappedUnits):
         for role in delays or ():
             if role not in self.units:
                 raise ValueError(f"delays must be of {', '.join(self.units)}, not of {role!r}")
-        return _Run(self, batch, delays or {}, glitches).run()
+        return _Run(self, batch, delays or {}, glitches, state_words).run()
 
 
 def _small(spec: ArraySpec) -> ArraySpec:
@@ -296,6 +299,7 @@ class _Run:
         batch: TileBatch,
         delays: Mapping[str, Delays],
         glitches: GlitchSampling | None,
+        state_words: int,
     ) -> None:
         self.array = array
         self.glitches = glitches
@@ -327,9 +331,9 @@ class _Run:
         for role, unit in array.units.items():
             count = lanes[role] * self.words * LANES_PER_WORD
             self.units[role] = (
-                GlitchSimulator(unit.netlist, count, delays[role])
+                GlitchSimulator(unit.netlist, count, delays[role], state_words=state_words)
                 if role in delays
-                else make_simulator(unit.netlist, count, glitches)
+                else make_simulator(unit.netlist, count, glitches, state_words=state_words)
             )
         self.settings = {
             port: pack(np.full(LANES_PER_WORD, value), self._width(port))

@@ -165,6 +165,8 @@ class Assembly:
         Instances of the design, a multiple of 64.
     glitches : GlitchSampling, optional
         Keeps cycles whose glitches are to be counted.
+    state_words : int
+        Words of lanes in which the states of the cells are counted, see `Simulator`.
 
     Attributes
     ----------
@@ -185,6 +187,7 @@ class Assembly:
         units: Mapping[str, MappedUnit],
         streams: int,
         glitches: GlitchSampling | None = None,
+        state_words: int = 0,
     ) -> None:
         self.wiring = wiring
         self.words = streams // LANES_PER_WORD
@@ -198,7 +201,7 @@ class Assembly:
             else:
                 memories.append(_Memory(instance, self._values))
         self._units = {
-            module: _Group(units[module], instances, self._values, glitches)
+            module: _Group(units[module], instances, self._values, glitches, state_words)
             for module, instances in groups.items()
         }
         self._memories = memories
@@ -271,12 +274,13 @@ class _Group:
         instances: list[Instance],
         values: npt.NDArray[np.uint64],
         glitches: GlitchSampling | None,
+        state_words: int,
     ) -> None:
         self.values = values
         self.count, self.words = len(instances), values.shape[1]
         netlist = unit.netlist
         lanes = self.count * self.words * LANES_PER_WORD
-        self.simulator = make_simulator(netlist, lanes, glitches)
+        self.simulator = make_simulator(netlist, lanes, glitches, state_words=state_words)
         self.inputs: dict[str, npt.NDArray[np.intp]] = {}
         self.states: dict[str, npt.NDArray[np.intp]] = {}
         #: Outputs that are not those of registers.

@@ -68,12 +68,14 @@ class SampledSimulator(Simulator):
         If ``lanes`` is no multiple of 64, ``samples`` is less than 1, or as of a `Simulator`.
     """
 
-    def __init__(self, netlist: Netlist, lanes: int, *, samples: int = SAMPLES) -> None:
+    def __init__(
+        self, netlist: Netlist, lanes: int, *, samples: int = SAMPLES, state_words: int = 0
+    ) -> None:
         if lanes % LANES_PER_WORD:
             raise ValueError(f"lanes must be a multiple of 64, not {lanes}")
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
-        super().__init__(netlist, lanes)
+        super().__init__(netlist, lanes, state_words=state_words)
         self._samples = samples
         self._sources = self.source_rows()
         self._is_keeping = False
@@ -139,12 +141,16 @@ class SampledSimulator(Simulator):
 
 
 def make_simulator(
-    netlist: Netlist, lanes: int, glitches: "GlitchSampling | None" = None
+    netlist: Netlist,
+    lanes: int,
+    glitches: "GlitchSampling | None" = None,
+    *,
+    state_words: int = 0,
 ) -> Simulator:
     """Make a simulator without delays; it can keep cycles if glitches are to be counted."""
     if glitches is None:
-        return Simulator(netlist, lanes)
-    return SampledSimulator(netlist, lanes, samples=glitches.samples)
+        return Simulator(netlist, lanes, state_words=state_words)
+    return SampledSimulator(netlist, lanes, samples=glitches.samples, state_words=state_words)
 
 
 def begin_samples(simulators: Iterable[Simulator]) -> None:
@@ -168,10 +174,13 @@ class GlitchSampling:
     ----------
     samples : int
         See `SampledSimulator`.
+    state_words : int
+        Words of lanes in which the states of the cells are counted, see `Simulator`.
     """
 
-    def __init__(self, samples: int = SAMPLES) -> None:
+    def __init__(self, samples: int = SAMPLES, *, state_words: int = 0) -> None:
         self.samples = samples
+        self.state_words = state_words
         self._replays: dict[str, tuple[Simulator, GlitchSimulator]] = {}
 
     def samples_of(
@@ -198,7 +207,10 @@ class GlitchSampling:
     def _replay(self, netlist: Netlist, timing: Timing) -> tuple[Simulator, GlitchSimulator]:
         lanes = LANES_PER_WORD * WORDS
         delays = library_delays(netlist, timing=timing)
-        return Simulator(netlist, lanes), GlitchSimulator(netlist, lanes, delays)
+        return (
+            Simulator(netlist, lanes, state_words=self.state_words),
+            GlitchSimulator(netlist, lanes, delays, state_words=self.state_words),
+        )
 
 
 def _counted(replay: Simulator, before: Bits, after: Bits) -> Activity:

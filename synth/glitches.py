@@ -58,7 +58,7 @@ class GlitchSimulator(Simulator):
         all.
     state_words : int
         In how many of the words of lanes the states of the cells, settled, are counted, other
-        ones in each cycle; 0 for none.  Default: :data:`synth.activity.STATE_WORDS`.
+        ones in each cycle; 0 for none.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class GlitchSimulator(Simulator):
         *,
         word_groups: npt.ArrayLike | None = None,
         counted: Words | None = None,
-        state_words: int | None = None,
+        state_words: int = 0,
     ) -> None:
         self.delays = delays
         super().__init__(

@@ -172,7 +172,9 @@ class MappedEngine(MappedUnits):
         }
         super().__init__(units, paths, clock_ns=clock_ns)
 
-    def run(self, batch: PixelBatch, *, glitches: GlitchSampling | None = None) -> EngineRun:
+    def run(
+        self, batch: PixelBatch, *, glitches: GlitchSampling | None = None, state_words: int = 0
+    ) -> EngineRun:
         """Run pixels on the mapped netlists.
 
         Parameters
@@ -181,20 +183,26 @@ class MappedEngine(MappedUnits):
             Pixels.
         glitches : GlitchSampling, optional
             Counts the glitches of some cycles; the same one for all runs.
+        state_words : int
+            Words of lanes in which the states of the cells are counted, see `Simulator`.
 
         Raises
         ------
         ValueError
             If the codes that leave are not ``batch.results``.
         """
-        return _Run(self, batch, glitches).run()
+        return _Run(self, batch, glitches, state_words).run()
 
 
 class _Run:
     """One simulation of all units; all streams are in the same state but for their numbers."""
 
     def __init__(
-        self, engine: MappedEngine, batch: PixelBatch, glitches: GlitchSampling | None
+        self,
+        engine: MappedEngine,
+        batch: PixelBatch,
+        glitches: GlitchSampling | None,
+        state_words: int,
     ) -> None:
         self.glitches = glitches
         self.engine, self.spec, self.batch = engine, engine.spec, batch
@@ -211,7 +219,9 @@ class _Run:
         self.indices = rows.reshape(-1, spec.lanes)
         self.bias = spec.lane_words(batch.bias)
         self.units = {
-            role: make_simulator(unit.netlist, unit.count * self.streams, glitches)
+            role: make_simulator(
+                unit.netlist, unit.count * self.streams, glitches, state_words=state_words
+            )
             for role, unit in engine.units.items()
         }
         self.accesses = dict.fromkeys(("table", "accumulators", "biases", "sums"), 0)

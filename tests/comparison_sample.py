@@ -73,6 +73,7 @@ def comparison() -> dict[str, Any]:
             "seed": 1,
             "clock_gating": None,
             "glitches": False,
+            "states": False,
             "decoders": "edge",
             "zero_gating": False,
             "memory": None,
