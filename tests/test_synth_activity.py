@@ -14,7 +14,8 @@ from synth.cells import Cell, FlipFlop, Pin
 from synth.liberty import Function
 from synth.library import load
 from synth.netlist import CONSTANT_0, CONSTANT_1, Netlist, cell_models
-from synth.yosys import MappedNetlist, map_netlist
+from synth.yosys import map_netlist
+from tests.hand_netlists import hand_mapped, hand_module
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus is not here")
 
@@ -416,29 +417,8 @@ def flip_flop(name, next_state):
 
 def hand_netlist(library, cells, inputs, outputs):
     """A netlist of ``name: (type, pin=bit)``; bit 2 is the clock."""
-    module = {
-        "ports": {
-            "clk": {"direction": "input", "bits": [2]},
-            "a": {"direction": "input", "bits": inputs},
-            "y": {"direction": "output", "bits": outputs},
-        },
-        "cells": {
-            name: {"type": kind, "connections": {pin: [bit] for pin, bit in pins.items()}}
-            for name, (kind, pins) in cells.items()
-        },
-        "netnames": {},
-    }
-    mapped = MappedNetlist(
-        top="hand",
-        module=module,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="",
-        clock_ns=None,
-        tool="",
-    )
-    return Netlist(mapped, library)
+    module = hand_module(cells, {"clk": [2], "a": inputs}, {"y": outputs})
+    return Netlist(hand_mapped(module), library)
 
 
 def test_flip_flops_that_compute_their_next_state(library):

@@ -17,7 +17,8 @@ from synth.netlist import Netlist
 from synth.timing import analyse
 from synth.units import map_modules, meet_clock
 from synth.verilog import VerilogDesign
-from synth.yosys import MappedNetlist, map_netlist
+from synth.yosys import map_netlist
+from tests.hand_netlists import hand_mapped
 from tests.simulators import needs_icarus, needs_verilator
 from tests.test_synth_array import FIXED, TAPERED
 from tests.test_synth_timing import library, netlist
@@ -239,16 +240,7 @@ def test_flat_netlist_against_opensta(arrays, tmp_path):
 
 def flat_case(flat, cycles):
     """Levelised netlist of a flat one, and random inputs whose first cycle is all zeros."""
-    mapped = MappedNetlist(
-        top="top",
-        module=flat,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="",
-        clock_ns=None,
-        tool="",
-    )
+    mapped = hand_mapped(flat, "top")
     rng = np.random.default_rng(7)
     stimuli = {
         name: [0, *rng.integers(0, 1 << len(entry["bits"]), cycles - 1).tolist()]

@@ -21,7 +21,8 @@ from synth.liberty_cells import from_liberty
 from synth.library import built_in, choose_cells, load
 from synth.netlist import CellClass, Netlist, cell_models, classify
 from synth.timing import analyse
-from synth.yosys import MappedNetlist, map_netlist
+from synth.yosys import map_netlist
+from tests.hand_netlists import hand_mapped, hand_module
 
 #: Registers with an enable, reset before it; registers with an enable alone; free ones.
 COUNTER = """
@@ -297,31 +298,9 @@ def test_classes(mapped, nangate):
 # --- by hand -------------------------------------------------------------------------------------
 
 
-def hand_netlist(library, cells, outputs=(9,)):
-    """Instances as ``name: (type, pin=bit)``; bit 2 is the clock, 3 and 4 are inputs."""
-    module = {
-        "ports": {
-            "clk": {"direction": "input", "bits": [2]},
-            "a": {"direction": "input", "bits": [3]},
-            "b": {"direction": "input", "bits": [4]},
-            "y": {"direction": "output", "bits": list(outputs)},
-        },
-        "cells": {
-            name: {"type": kind, "connections": {pin: [bit] for pin, bit in pins.items()}}
-            for name, (kind, pins) in cells.items()
-        },
-        "netnames": {},
-    }
-    return MappedNetlist(
-        top="hand",
-        module=module,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="",
-        clock_ns=None,
-        tool="",
-    )
+def hand_netlist(cells, outputs=(9,)):
+    """Bit 2 is the clock, 3 and 4 are inputs."""
+    return hand_mapped(hand_module(cells, {"clk": [2], "a": [3], "b": [4]}, {"y": outputs}))
 
 
 GATED = {
@@ -333,7 +312,7 @@ GATED = {
 
 def test_energy_by_hand(nangate):
     """All at the clock, means, term by term: b never changes, so no flip-flop ever does."""
-    netlist = Netlist(hand_netlist(nangate, GATED, [9, 10]), nangate)
+    netlist = Netlist(hand_netlist(GATED, [9, 10]), nangate)
     simulator = Simulator(netlist, 1, state_words=0)
     enables = [1, 1, 0, 1, 0, 0, 1, 0]
     for enable in enables:
@@ -373,7 +352,7 @@ def test_enable_is_timed_to_the_gate(nangate):
         "three": ("DFF_X1", {"CK": 2, "D": 4, "Q": 7}),
         "late": ("INV_X1", {"A": 7, "ZN": 6}),
     }
-    timing = analyse(hand_netlist(nangate, cells).module, nangate)
+    timing = analyse(hand_netlist(cells).module, nangate)
     path = timing.paths["register to register"]
     assert path.endpoint == "gate/E"
     slews = nangate.fo4_slew_ns, path.steps[-1].slew_ns
@@ -383,7 +362,7 @@ def test_enable_is_timed_to_the_gate(nangate):
     # The clock is ideal: behind the gate, flip-flops come no later than before it.
     plain = GATED | {"one": ("DFF_X1", {"CK": 2, "D": 4, "Q": 9})}
     ahead, behind = (
-        analyse(hand_netlist(nangate, each).module, nangate).paths["register to output"]
+        analyse(hand_netlist(each).module, nangate).paths["register to output"]
         for each in (plain, GATED)
     )
     assert behind.delay_ns == ahead.delay_ns
@@ -416,7 +395,7 @@ def test_bad_netlists(changes, message, nangate):
         clock_gate=replace(cell.clock_gate, tests=("SE",)),
     )
     library = replace(nangate, cells=nangate.cells | {"TESTED": tested})
-    netlist = Netlist(hand_netlist(library, GATED | changes), library)
+    netlist = Netlist(hand_netlist(GATED | changes), library)
     with pytest.raises(ValueError, match=message):
         _ = netlist.clock
 
@@ -434,7 +413,7 @@ def test_test_input_at_a_tie_cell(nangate):
         "gate": ("TESTED", {"CK": 2, "E": 3, "SE": 11, "GCK": 5}),
         "low": ("LOGIC0_X1", {"Z": 11}),
     }
-    netlist = Netlist(hand_netlist(library, cells), library)
+    netlist = Netlist(hand_netlist(cells), library)
     assert netlist.net_names[netlist.clock] == netlist.net_names[netlist.ports["clk"].nets[0]]
 
 

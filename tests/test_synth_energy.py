@@ -17,7 +17,8 @@ from synth.liberty import Function
 from synth.library import load
 from synth.netlist import Netlist, classify
 from synth.timing import Timing, analyse
-from synth.yosys import MappedNetlist, map_netlist
+from synth.yosys import map_netlist
+from tests.hand_netlists import hand_mapped, hand_module
 
 NANGATE = Path(__file__).parents[1] / ".." / "shared" / "liberty" / "nangate45_typ.lib.gz"
 VOLTAGE = 2.0
@@ -121,37 +122,10 @@ CYCLES = 100
 
 
 def hand_netlist(cells=None):
-    cells = CELLS if cells is None else cells
-    module = {
-        "ports": {
-            "clk": {"direction": "input", "bits": [2]},
-            "a": {"direction": "input", "bits": [3]},
-            "b": {"direction": "input", "bits": [4]},
-            "y": {"direction": "output", "bits": [9]},
-        },
-        "cells": {
-            name: {
-                "type": kind,
-                "port_directions": {
-                    pin: "output" if pin in ("Y", "Q") else "input" for pin in pins
-                },
-                "connections": {pin: [bit] for pin, bit in pins.items()},
-            }
-            for name, (kind, pins) in cells.items()
-        },
-        "netnames": {},
-    }
-    mapped = MappedNetlist(
-        top="hand",
-        module=module,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="default",
-        clock_ns=None,
-        tool="",
+    module = hand_module(
+        CELLS if cells is None else cells, {"clk": [2], "a": [3], "b": [4]}, {"y": [9]}
     )
-    return Netlist(mapped, LIBRARY)
+    return Netlist(hand_mapped(module), LIBRARY)
 
 
 def hand_activity(netlist, factor=1, **changes):

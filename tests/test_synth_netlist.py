@@ -5,7 +5,7 @@ import pytest
 from synth.cells import Cell, CellLibrary, FlipFlop, Pin
 from synth.liberty import Function
 from synth.netlist import CONSTANT_0, CONSTANT_1, CellClass, Netlist, cell_models, classify
-from synth.yosys import MappedNetlist
+from tests.hand_netlists import hand_mapped
 
 
 def cell(name, inputs, caps, area=1.0, **outputs):
@@ -87,16 +87,7 @@ def mapped(ports, cells, names=None):
             for name, bits in (names or {}).items()
         },
     }
-    return MappedNetlist(
-        top="hand",
-        module=module,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="default",
-        clock_ns=None,
-        tool="",
-    )
+    return hand_mapped(module)
 
 
 # y = !(a[0] & !a[1]) after three levels, and a register of a[0] & 1.

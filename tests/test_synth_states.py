@@ -26,7 +26,7 @@ from synth.liberty_cells import from_liberty
 from synth.netlist import Netlist
 from synth.state_energy import StateTerms
 from synth.states import ENABLE, cell_power, variables
-from synth.yosys import MappedNetlist
+from tests.hand_netlists import hand_mapped, hand_module
 
 VOLTAGE = 2.0
 
@@ -158,35 +158,12 @@ LIBRARY = CellLibrary(
 
 def netlist_of(cells, inputs, outputs, library=LIBRARY):
     """Netlist of cells (type and bit of each pin) and ports of one bit."""
-    directions = {
-        name: {pin.name: pin.direction for pin in cell.pins.values()}
-        for name, cell in library.cells.items()
-    }
-    ports = {name: ("input", bit) for name, bit in inputs.items()}
-    ports |= {name: ("output", bit) for name, bit in outputs.items()}
-    module = {
-        "ports": {name: {"direction": way, "bits": [bit]} for name, (way, bit) in ports.items()},
-        "cells": {
-            name: {
-                "type": kind,
-                "port_directions": directions[kind],
-                "connections": {pin: [bit] for pin, bit in pins.items()},
-            }
-            for name, (kind, pins) in cells.items()
-        },
-        "netnames": {},
-    }
-    mapped = MappedNetlist(
-        top="hand",
-        module=module,
-        verilog="",
-        area_um2=0.0,
-        cells_by_type={},
-        recipe="default",
-        clock_ns=None,
-        tool="",
+    module = hand_module(
+        cells,
+        {name: [bit] for name, bit in inputs.items()},
+        {name: [bit] for name, bit in outputs.items()},
     )
-    return Netlist(mapped, library)
+    return Netlist(hand_mapped(module), library)
 
 
 def pair_of(cell, before, after, **options):
