@@ -121,10 +121,8 @@ TOGGLES = {2: 200, 3: 40, 4: 10, 5: 40, 6: 24, 7: 24, 8: 20, 9: 12}
 CYCLES = 100
 
 
-def hand_netlist(cells=None):
-    module = hand_module(
-        CELLS if cells is None else cells, {"clk": [2], "a": [3], "b": [4]}, {"y": [9]}
-    )
+def hand_netlist():
+    module = hand_module(CELLS, {"clk": [2], "a": [3], "b": [4]}, {"y": [9]})
     return Netlist(hand_mapped(module), LIBRARY)
 
 
