@@ -8,15 +8,16 @@ Delays are zero.  Each cycle every net settles once, and a net toggles when it s
 value than in the cycle before; glitches are not seen.  The clock toggles twice a cycle.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Value, Words
+from synth.bitwise import ONE, OPERATIONS, ZERO, Expressions, Node, Value, Words
 from synth.netlist import CONSTANT_0, CONSTANT_1, Instance, Netlist
 from synth.states import StateCounter, StateCounts
 
@@ -26,8 +27,13 @@ LANES_PER_WORD = 64
 # Rows of this many words keep the rows of one cell in the first-level cache, and make the cost of
 # calling NumPy small against that of the operation.
 BLOCK_WORDS = 512
-# The rows of this many nets are compared and counted at a time, to stay in the second level.
+# The rows of this many nets are compared and counted at a time, to stay in the second level; more
+# of them where rows are short.
 BLOCK_ROWS = 64
+# In rows of up to so many words, an operation costs less than calling NumPy for it: operations that
+# do not wait for one another are done together, if there are so many of them on average.
+FEW_WORDS = 8
+MANY_OPERATIONS = 16
 # Toggles of a word are counted in bytes: 3 * 64 is the most that fits.
 STEPS_PER_BYTE = 3
 #: Where the states of cells are to be counted, it is in so many words a cycle: all of them in small
@@ -261,6 +267,11 @@ class Simulator:
             mask &= counted
         self._mask = None if (mask == ~np.uint64(0)).all() else mask
 
+        self._levels = None
+        if self.words <= FEW_WORDS and self._program.levels.mean_operations >= MANY_OPERATIONS:
+            self._levels = self._program.levels
+            self._nodes = np.zeros((self._levels.node_count, self.words), np.uint64)
+
         self._group_count = int(groups[-1]) + 1
         self._present, self._starts = np.unique(groups, return_index=True)
         self._group_lanes = np.zeros(self._group_count, np.int64)
@@ -414,6 +425,9 @@ class Simulator:
         return words
 
     def _settle(self) -> None:
+        if self._levels is not None:
+            self._levels.settle(self._coming, self._nodes)
+            return
         for rows in self._rows[id(self._coming)]:
             self._program.settle(rows)
 
@@ -434,12 +448,14 @@ class Simulator:
     def _make_counters(self) -> npt.NDArray[np.unsignedinteger[Any]]:
         """Counters of every word, and what counting needs."""
         shape = (self._program.row_count, self.words)
-        changed = np.zeros((BLOCK_ROWS, self.words), np.uint64)
-        counts = np.zeros((BLOCK_ROWS, self.words), np.uint8)
+        rows = BLOCK_ROWS * max(1, BLOCK_WORDS // self.words)
+        rows = min(rows, shape[0])
+        changed = np.zeros((rows, self.words), np.uint64)
+        counts = np.zeros((rows, self.words), np.uint8)
         self._count_blocks = [
             (slice(begin, end), changed[: end - begin], counts[: end - begin])
-            for begin in range(0, shape[0], BLOCK_ROWS)
-            for end in [min(begin + BLOCK_ROWS, shape[0])]
+            for begin in range(0, shape[0], rows)
+            for end in [min(begin + rows, shape[0])]
         ]
         return np.zeros(shape, np.uint8)
 
@@ -489,10 +505,6 @@ class _Program:
         Flip-flops, numbered from 0, whose next state is the complement of that row.
     computes_states : bool
         Whether any next state has to be computed.
-    settle : callable
-        Given the rows, with temporaries, computes every net from inputs and states.
-    clock : callable
-        Given settled rows and others, writes the next states that have to be computed.
     """
 
     def __init__(self, netlist: Netlist) -> None:
@@ -524,7 +536,7 @@ class _Program:
         self.state_nets = {CONSTANT_0, CONSTANT_1}
         self.state_nets.update(number for number, (node, _) in nets.items() if node in held)
         kept = {node: None for node, _ in (ZERO, *states.values(), *nets.values())}
-        rows = {node: row for row, node in enumerate(sorted(kept))}
+        rows = self._kept = {node: row for row, node in enumerate(sorted(kept))}
         self.row_count = len(rows)
         self.values = {number: (rows[node], inverted) for number, (node, inverted) in nets.items()}
         settled = len(nodes)
@@ -542,17 +554,33 @@ class _Program:
         computed = {row: value for row, value in following.items() if value[0] not in rows}
         self.computes_states = bool(computed)
 
-        first, second = range(settled), range(settled, len(nodes))
-        first_rows = self._allocate(first, rows)
-        second_rows = self._allocate(second, rows, [node for node, _ in computed.values()])
-        last_row = max(*first_rows.values(), *second_rows.values())
-        self.temporary_count = last_row + 1 - self.row_count
-        self.settle = self._compile(first, first_rows)
-        moves = (
-            f"{'not' if inverted else 'copy'}_(r{second_rows[node]}, following[{row}])"
-            for row, (node, inverted) in computed.items()
+        self._first, self._second = range(settled), range(settled, len(nodes))
+        self._first_rows = self._allocate(self._first, rows)
+        self._second_rows = self._allocate(
+            self._second, rows, [node for node, _ in computed.values()]
         )
-        self.clock = self._compile(second, second_rows, moves)
+        last_row = max(*self._first_rows.values(), *self._second_rows.values())
+        self.temporary_count = last_row + 1 - self.row_count
+        self._computed = computed
+
+    @cached_property
+    def settle(self) -> "Callable[..., None]":
+        """Function that computes every net from inputs and states, given the rows."""
+        return self._compile(self._first, self._first_rows)
+
+    @cached_property
+    def levels(self) -> "_Levels":
+        """The same for rows of few words."""
+        return _Levels(self._expressions.nodes[: len(self._first)], sorted(self._kept))
+
+    @cached_property
+    def clock(self) -> "Callable[..., None]":
+        """Function that writes the next states that have to be computed, given two sets of rows."""
+        moves = (
+            f"{'not' if inverted else 'copy'}_(r{self._second_rows[node]}, following[{row}])"
+            for row, (node, inverted) in self._computed.items()
+        )
+        return self._compile(self._second, self._second_rows, moves)
 
     def _add_outputs(self, instance: Instance, state: Value | None, nets: dict[int, Value]) -> None:
         """Compute the outputs of a cell; of a flip-flop, from its state."""
@@ -614,6 +642,51 @@ class _Program:
         space: dict[str, Any] = {f"{name}_": call for name, call in OPERATIONS.items()}
         exec("\n".join(lines), space)
         return space["function"]
+
+
+class _Levels:
+    """Operations on nodes, those of one kind that do not wait for one another together.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        Sources, which come first, and operations.
+    kept : sequence of int
+        Nodes that have rows, in the order of the rows; the sources are the first of them.
+    """
+
+    def __init__(self, nodes: Sequence[Node], kept: Sequence[int]) -> None:
+        self.node_count = len(nodes)
+        depths = [0] * len(nodes)
+        groups: dict[tuple[int, str], list[int]] = {}
+        for index, (operation, a, b) in enumerate(nodes):
+            if operation:
+                depths[index] = 1 + max(depths[a], depths[b])
+                groups.setdefault((depths[index], operation), []).append(index)
+        self._sources = len(nodes) - sum(map(len, groups.values()))
+        # Results of a group are neighbours.
+        places = np.arange(len(nodes))
+        end = self._sources
+        self._steps = []
+        for (_, operation), group in sorted(groups.items()):
+            begin, end = end, end + len(group)
+            places[group] = np.arange(begin, end)
+            operands = np.array([nodes[index][1:] for index in group], np.intp).T
+            used = places[operands[:1] if operation == "not" else operands]
+            self._steps.append((OPERATIONS[operation], used, slice(begin, end)))
+        self._kept = places[list(kept)]
+
+    @property
+    def mean_operations(self) -> float:
+        """Operations that are done at a time."""
+        return (self.node_count - self._sources) / max(1, len(self._steps))
+
+    def settle(self, rows: Words, nodes: Words) -> None:
+        """Compute every row from those of the sources, with room for all nodes."""
+        nodes[: self._sources] = rows[: self._sources]
+        for operation, operands, results in self._steps:
+            operation(*nodes[operands], nodes[results])
+        np.take(nodes, self._kept, axis=0, out=rows, mode="clip")
 
 
 # One netlist is simulated many times, on the streams of every layer.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from synth import activity
 from synth.activity import LANES_PER_WORD, Simulator, pack, unpack
 from synth.cache import Cache
 from synth.cells import Cell, FlipFlop, Pin
@@ -206,22 +207,27 @@ def random_inputs(netlist, generator, cycles, lanes):
     [MULTIPLIER, MAC, CONSTANTS, CONTROLLED],
     ids=["multiplier", "mac", "constants", "controlled"],
 )
-def test_toggles_of_every_net(source, recipe, netlist_of, tmp_path):
-    """Lanes that do not fill a word, each simulated by itself in Icarus."""
+def test_toggles_of_every_net(source, recipe, netlist_of, tmp_path, monkeypatch):
+    """Lanes that do not fill a word, each simulated by itself in Icarus.
+
+    Operations are done one by one, and those that do not wait for one another together.
+    """
     netlist = netlist_of(source, recipe=recipe)
     lanes, cycles = 3, 60
     inputs = random_inputs(netlist, np.random.default_rng(7), cycles, lanes)
-    simulator = Simulator(netlist, lanes)
-    settled = []
-    for cycle in range(cycles):
-        simulator.step(
-            {
-                name: pack(values[cycle], len(netlist.ports[name].nets))
-                for name, values in inputs.items()
-            }
-        )
-        settled.append({name: simulator.settled(name) for name in netlist.ports})
-    activity = simulator.activity()
+    activities, settled = [], []
+    for least in (10**6, 0):
+        monkeypatch.setattr(activity, "MANY_OPERATIONS", least)
+        simulator = Simulator(netlist, lanes)
+        for cycle in range(cycles):
+            simulator.step(
+                {
+                    name: pack(values[cycle], len(netlist.ports[name].nets))
+                    for name, values in inputs.items()
+                }
+            )
+            settled.append((cycle, {name: simulator.settled(name) for name in netlist.ports}))
+        activities.append(simulator.activity())
 
     expected = np.zeros(netlist.net_count, np.int64)
     for lane in range(lanes):
@@ -230,15 +236,16 @@ def test_toggles_of_every_net(source, recipe, netlist_of, tmp_path):
         )
         assert len(values) == cycles + 1
         expected += (values[1:] != values[:-1]).sum(axis=0)
-        for cycle, words in enumerate(settled):
+        for cycle, words in settled:
             for name, port in netlist.ports.items():
                 mine = unpack(words[name], lanes)[lane]
                 assert mine == sum(values[cycle + 1][net] << k for k, net in enumerate(port.nets))
     if netlist.clock is not None:
         expected[netlist.clock] = 2 * lanes * cycles
-    np.testing.assert_array_equal(activity.toggles, expected[None])
-    assert activity.lane_cycles.tolist() == [lanes * cycles]
-    assert activity.annotated.all()
+    for found in activities:
+        np.testing.assert_array_equal(found.toggles, expected[None])
+        assert found.lane_cycles.tolist() == [lanes * cycles]
+        assert found.annotated.all()
     # The comparison means little if nothing moves.
     moving = [net for net in range(2, netlist.net_count) if netlist.sinks[net]]
     assert (expected[moving] > 0).mean() > 0.9
