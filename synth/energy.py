@@ -301,12 +301,18 @@ class EnergyModel:
 
     def _add_clock_pins(self, clock_slew_ns: float) -> None:
         """Energy at clock pins; it depends on whether a state changes or a clock gate is open."""
+        energies: dict[str, tuple[float, float]] = {}
         for index in (*self.netlist.registers, *self.netlist.clock_gates):
             instance = self.netlist.instances[index]
             if instance.cell is None:
                 continue
             row = self._overhead(CLOCK, index)
-            idle = instance.cell.clock_energy(clock_slew_ns, 0.0)
+            if instance.type not in energies:
+                energies[instance.type] = (
+                    instance.cell.clock_energy(clock_slew_ns, 0.0),
+                    instance.cell.clock_energy(clock_slew_ns, 1.0),
+                )
+            idle, active = energies[instance.type]
             pulses = 1.0
             if instance.ff is None:
                 self._cycle_pj[row] += idle
@@ -316,7 +322,6 @@ class EnergyModel:
                 self._toggle_pj[row, instance.inputs[instance.ff.clock]] += idle / 2
             # Both outputs toggle with the state, so one of them tells.
             for number in list(instance.outputs.values())[:1]:
-                active = instance.cell.clock_energy(clock_slew_ns, 1.0)
                 self._toggle_pj[row, number] += pulses * (active - idle)
 
     def _collect_arcs(self) -> "_Arcs":
@@ -324,6 +329,8 @@ class EnergyModel:
         outputs: list[int] = []
         output_kinds: list[int] = []
         arcs: list[tuple[int, int, float]] = []
+        # Many cells of one kind have the same loads.
+        known: dict[tuple[str, str, str, float, float], float] = {}
         for index, instance in enumerate(self.netlist.instances):
             cell = instance.cell
             if cell is None:
@@ -335,10 +342,11 @@ class EnergyModel:
                 causes = {cell.clock_gate.clock: instance.inputs[cell.clock_gate.clock]}
             for pin, number in instance.outputs.items():
                 for related, cause in causes.items():
-                    energy = cell.transition_energy(
-                        pin, related, self._slews[cause], self._loads[number]
-                    )
-                    arcs.append((len(outputs), cause, energy))
+                    slew, load = self._slews[cause], self._loads[number]
+                    place = instance.type, pin, related, slew, load
+                    if place not in known:
+                        known[place] = cell.transition_energy(pin, related, slew, load)
+                    arcs.append((len(outputs), cause, known[place]))
                 outputs.append(number)
                 output_kinds.append(self._row(index))
         output_indices, causes_of, energies = zip(*arcs, strict=True) if arcs else ((), (), ())

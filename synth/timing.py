@@ -10,6 +10,7 @@ outputs, flip-flops and clock gates are awaited at the end of the period.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 from synth.cells import Cell, CellLibrary, Table, TimingArc
@@ -244,6 +245,7 @@ class Nets:
         for name, instance in module["cells"].items():
             self._add(name, instance, library)
         self.order = self._sorted()
+        self.places = {name: place for place, name in enumerate(self.order)}
         self.names: dict[int, str] = {}
         for name, entry in module.get("netnames", {}).items():
             if not entry.get("hide_name"):
@@ -404,14 +406,13 @@ def propagate(
     clock = {"rise": Event(clock_slew_ns, {"register": (0.0, None)})}
     first = changed is None
     changed = set(events) if changed is None else set(changed)
-    for name in nets.order:
+    # Many cells of one kind have the same loads: registers, and what is before them.
+    looked_up: dict[tuple[int, int, float, float], tuple[float, float]] = {}
+    for name in nets.order if first else _behind(nets, changed):
         cell, pins = nets.cells[name], nets.pins[name]
         if cell.clock_gate is not None:
             continue  # the clock is ideal behind it, too
-        if cell.ff is None:
-            if changed.isdisjoint(pins.values()):
-                continue
-        elif not first:
+        if cell.ff is None and first and changed.isdisjoint(pins.values()):
             continue
         for arc in cell.arcs:
             if arc.pin not in pins or arc.related not in pins:
@@ -425,8 +426,13 @@ def propagate(
                 for from_edge, event in before.items():
                     if not _passes(arc.sense, from_edge, edge):
                         continue
-                    delay = delay_table.value(event.slew, load)
-                    slew = slew_table.value(event.slew, load)
+                    place = id(delay_table), id(slew_table), event.slew, load
+                    if place not in looked_up:
+                        looked_up[place] = (
+                            delay_table.value(event.slew, load),
+                            slew_table.value(event.slew, load),
+                        )
+                    delay, slew = looked_up[place]
                     target = after.setdefault(edge, Event(0.0, {}))
                     if slew > target.slew:
                         target.slew = slew
@@ -438,6 +444,29 @@ def propagate(
                             target.latest[start] = (time + delay, cause)
                             changed.add(pins[arc.pin])
     return changed
+
+
+def _behind(nets: Nets, changed: set[int]) -> Iterator[str]:
+    """Visit the gates with an input in ``changed``, which may grow by their outputs, in order."""
+    # Places in the order, smallest first; a gate is there once for each of its inputs.
+    waiting: list[int] = []
+
+    def add(bit: int) -> None:
+        for name, _ in nets.loads.get(bit, ()):
+            if not _is_clocked(nets.cells[name]):
+                heappush(waiting, nets.places[name])
+
+    for bit in changed:
+        add(bit)
+    last = -1
+    while waiting:
+        place = heappop(waiting)
+        if place != last:
+            last, name = place, nets.order[place]
+            yield name
+            for pin in nets.cells[name].outputs:
+                if nets.pins[name].get(pin) in changed:
+                    add(nets.pins[name][pin])
 
 
 def _is_clocked(cell: Cell) -> bool:
