@@ -6,10 +6,13 @@ connections as in the generated Verilog; the codes that leave are compared with 
 so what is measured is what was verified.
 """
 
-from collections import deque
+import functools
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from hdl.array import ArrayRow, Control, Drain, ProcessingElement, Skew, Systoli
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
-from synth.cache import Cache
+from synth.cache import Cache, content_key
 from synth.cells import CellLibrary
 from synth.delays import Delays
 from synth.flat import unit_wiring
@@ -36,6 +39,8 @@ __all__ = ["MappedArray", "TileBatch"]
 #: columns is left out, because all columns of a batch carry the same kind of data.
 MAX_LANES = 1 << 14
 
+#: Distributions whose versions stand in Verilog.
+TOOLS = ("narrowgauge", "amaranth")
 
 #: Class of the logic of each unit but the processing element.
 LOGIC = {
@@ -102,7 +107,8 @@ class MappedArray(MappedUnits):
     workers : int
         Yosys processes at a time.
     cache : Cache, optional
-        Where mapped netlists are kept, see `synth.yosys.map_netlist`.
+        Where the Verilog and the mapped netlists of units are kept, see
+        `synth.yosys.map_netlist`.
 
     Attributes
     ----------
@@ -155,8 +161,7 @@ class MappedArray(MappedUnits):
         for part, _ in parts.values():
             mark_used(part)  # most are made for their names alone
         names = {role: part.module_name for role, (part, _) in parts.items()}
-        self._example = _example(datapath, spec)
-        self.sources = _sources(self._example, [part for part, _ in parts.values()])
+        self.sources = _sources(datapath, spec, [part for part, _ in parts.values()], cache)
 
         def mapped(names: Iterable[str], clock_ns: float) -> dict[str, MappedModule]:
             return map_modules(
@@ -184,7 +189,7 @@ class MappedArray(MappedUnits):
         by_role, paths = meet_clock(
             {role: modules[name] for role, name in names.items()},
             lambda role, left_ns: mapped([names[role]], left_ns)[names[role]],
-            _wiring(self._example, datapath, spec, library, cache),
+            _wiring(self.sources, datapath, spec, library, cache),
             library,
             counts={role: count for role, (_, count) in parts.items()},
             clock_ns=clock_ns,
@@ -200,7 +205,7 @@ class MappedArray(MappedUnits):
 
     @cached_property
     def verilog(self) -> VerilogDesign:
-        """The whole array; writing it takes longer than all else if that is in the cache."""
+        """The whole array."""
         return to_verilog(SystolicArray(self.datapath, self.spec))
 
     def _classes(self, role: str, netlist: Netlist) -> str | Sequence[str]:
@@ -256,23 +261,47 @@ def _small(spec: ArraySpec) -> ArraySpec:
     return replace(spec, rows=min(spec.rows, 2), cols=min(spec.cols, 2))
 
 
-def _example(datapath: Datapath, spec: ArraySpec) -> VerilogDesign:
-    return to_verilog(SystolicArray(datapath, _small(spec)))
+def _sources(
+    datapath: Datapath, spec: ArraySpec, parts: Iterable[Any], cache: Cache | None
+) -> VerilogDesign:
+    """Write a small array, and those of its units whose size is that of the whole one."""
+
+    def write() -> dict[str, Any]:
+        small = to_verilog(SystolicArray(datapath, _small(spec)))
+        modules, children = dict(small.modules), dict(small.children)
+        for part in parts:
+            if part.module_name not in modules:
+                design = to_verilog(part)
+                modules |= design.modules
+                children |= design.children
+        return {"top": small.top, "modules": modules, "children": children}
+
+    if type(datapath).__module__.partition(".")[0] != "hdl":
+        return VerilogDesign(**write())  # its code may be anywhere
+    key = content_key(
+        "Verilog of an array",
+        _code_digest(),
+        *(f"{tool.name} {tool.version}" for name in TOOLS for tool in distributions(name=name)),
+        type(datapath).__qualname__,
+        repr(vars(datapath)),
+        repr(spec),
+    )
+    found: Any = (Cache() if cache is None else cache).compute_json(key, write)
+    children = {name: Counter(counts) for name, counts in found["children"].items()}
+    return VerilogDesign(**{**found, "children": children})
 
 
-def _sources(example: VerilogDesign, parts: Iterable[Any]) -> VerilogDesign:
-    """Add units whose size is that of the array to those of a smaller one."""
-    modules, children = dict(example.modules), dict(example.children)
-    for part in parts:
-        if part.module_name not in modules:
-            design = to_verilog(part)
-            modules |= design.modules
-            children |= design.children
-    return VerilogDesign(top=example.top, modules=modules, children=children)
+@functools.cache
+def _code_digest() -> str:
+    """Hash of the code that writes Verilog, and of that of all units."""
+    root = Path(__file__).parents[1]
+    folders = ("golden", "hdl", "synth")
+    paths = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    return content_key(*(path.read_bytes() for path in paths))
 
 
 def _wiring(
-    example: VerilogDesign,
+    sources: VerilogDesign,
     datapath: Datapath,
     spec: ArraySpec,
     library: CellLibrary,
@@ -282,8 +311,8 @@ def _wiring(
     row = ArrayRow(datapath, _small(spec))
     mark_used(row)
     rows = {row.module_name}
-    units = {child for name in (example.top, *rows) for child in example.children[name]} - rows
-    wiring = unit_wiring(example, units, library, cache=cache)
+    units = {child for name in (sources.top, *rows) for child in sources.children[name]} - rows
+    wiring = unit_wiring(sources, units, library, cache=cache)
     for name, cell in wiring["cells"].items():
         if cell["type"] in units:
             cell["type"] = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")

@@ -13,7 +13,9 @@ from golden.tapered import TaperedSpec
 from golden.tapered_mac import TaperedMacSpec
 from hdl.fixed import FixedDatapath
 from hdl.tapered import TaperedDatapath
+from synth import array as synth_array
 from synth.array import MappedArray, TileBatch
+from synth.cache import Cache
 from synth.delays import library_delays
 from synth.energy import unit_energy
 from synth.library import load
@@ -159,6 +161,44 @@ def test_units_are_those_of_the_whole_array():
             assert array.verilog.counts()[unit.name] == sum(
                 other.count for other in array.units.values() if other.name == unit.name
             )
+
+
+class OwnDatapath(FixedDatapath):
+    """A datapath whose code is not that of this project."""
+
+
+def test_verilog_is_kept_by_all_that_it_depends_on(tmp_path, monkeypatch):
+    written = []
+
+    def to_verilog(component):
+        written.append(component.module_name)
+        return convert(component)
+
+    def sources(datapath=FIXED[0], **options):
+        """Modules, and how many designs were written for them."""
+        written.clear()
+        spec = ArraySpec(mac=datapath.spec, **({"rows": 3, "cols": 3} | options))
+        design = synth_array._sources(datapath, spec, [], Cache(tmp_path))
+        return design, len(written)
+
+    convert = synth_array.to_verilog
+    monkeypatch.setattr(synth_array, "to_verilog", to_verilog)
+    first, count = sources()
+    assert count == 1
+    again, count = sources()
+    assert (again, count) == (first, 0)
+    assert sum(n for name, n in again.counts().items() if "_pe" in name) == 4
+    gated, count = sources(zero_gating=True)
+    assert count == 1
+    assert gated.modules.keys() != first.modules.keys()
+    assert sources(TAPERED[0])[1] == 1
+    # Nothing says what the code of other datapaths is.
+    own = OwnDatapath(FIXED[0].spec)
+    assert [sources(own) for _ in range(2)] == [(first, 1), (first, 1)]
+    monkeypatch.setattr(synth_array, "_code_digest", lambda: "other code")
+    assert sources()[1] == 1
+    monkeypatch.setattr(synth_array, "distributions", lambda name: [])
+    assert sources()[1] == 1
 
 
 def test_zero_operands_cost_only_the_clock():
