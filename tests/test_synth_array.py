@@ -188,10 +188,14 @@ def test_verilog_is_kept_by_all_that_it_depends_on(tmp_path, monkeypatch):
     again, count = sources()
     assert (again, count) == (first, 0)
     assert sum(n for name, n in again.counts().items() if "_pe" in name) == 4
+    assert again.children[again.top]["no module"] == 0
     gated, count = sources(zero_gating=True)
     assert count == 1
     assert gated.modules.keys() != first.modules.keys()
     assert sources(TAPERED[0])[1] == 1
+    wide = FixedDatapath(FIXED[0].spec)
+    wide.encoder_config = {"shift": 7}
+    assert sources(wide)[1] == 1
     # Nothing says what the code of other datapaths is.
     own = OwnDatapath(FIXED[0].spec)
     assert [sources(own) for _ in range(2)] == [(first, 1), (first, 1)]

@@ -216,6 +216,32 @@ class TestByHand:
         module = netlist({"a": 2}, {"y": 4}, **chain("SLEW", 2))
         assert run(module, input_slew_ns=0.25).critical_path_ns == 0.75
 
+    def test_cells_of_one_kind(self):
+        """Loads of 1 and 2 make slews of 2 and 4, and those are the delays of the cells behind."""
+        module = netlist(
+            {"a": 2},
+            {"x": 5, "y": 6, "z": 7},
+            u=("LOADED", {"A": 2, "Y": 3}),
+            v=("LOADED", {"A": 2, "Y": 4}),
+            s=("SLEW", {"A": 3, "Y": 5}),
+            t=("SLEW", {"A": 4, "Y": 6}),
+            p=("PAIR", {"A": 4, "Y": 7}),
+        )
+        timing = run(module)
+        assert [timing.slew_ns[net] for net in (3, 4)] == [2, 4]
+        assert timing.critical_path_ns == 2 + 4
+
+    def test_arcs_that_share_tables(self):
+        delay = plane(1)
+        arcs = tuple(
+            arc(pin, "positive", delay, delay, plane(slew), plane(slew))
+            for pin, slew in (("A", 3), ("B", 7))
+        )
+        cell = Cell(name="SHARE", area_um2=1, leakage_nw=1, pins=pins("AB", "A & B"), arcs=arcs)
+        cells = {"u": ("SHARE", {"A": 2, "Y": 3}), "v": ("SHARE", {"B": 2, "Y": 4})}
+        timing = analyse(netlist({"a": 2}, {"y": 3, "z": 4}, **cells), library(cell))
+        assert [timing.slew_ns[net] for net in (3, 4)] == [3, 7]
+
     def test_registers(self):
         """All four kinds of paths, with the setup time of the edge that arrives."""
         module = netlist(
