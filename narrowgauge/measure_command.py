@@ -416,8 +416,11 @@ def print_measurement(result: Mapping[str, Any]) -> None:
     glitches = f"; {result['delays']} delays" if result["delays"] != "none" else ""
     line("stimuli", _describe(stimuli, result["cycles"]) + glitches)
     line("area", f"{figure(result['area_um2'], 5)} um2: {split(result['area_breakdown_um2'])}")
-    gates = "" if result["clock_gating"] is None else f", {result['clock_gates']} clock gates"
-    line("cells", f"{result['cells']}, of which {result['flip_flops']} flip-flops{gates}")
+    kinds = {"flip_flops": "flip-flop"}
+    if result["clock_gating"] is not None:
+        kinds["clock_gates"] = "clock gate"
+    parts = [f"{result[key]} {kind}{'s' * (result[key] != 1)}" for key, kind in kinds.items()]
+    line("cells", f"{result['cells']}, of which {', '.join(parts)}")
     kind = result["critical_path_kind"]
     line("critical path", f"{result['critical_path_ns']:.3f} ns{f', {kind}' if kind else ''}")
     frequency = result["max_frequency_mhz"]
