@@ -861,6 +861,16 @@ def test_interruption(tmp_path, number, to_all):
 
 
 @needs_proc
+def test_killed_program_takes_its_workers_along(tmp_path):
+    mark = uuid.uuid4().hex
+    process = start_busy(tmp_path, mark)
+    wait_until(lambda: jobs_begun(tmp_path) == 2)
+    process.kill()
+    process.communicate(timeout=30)
+    wait_until(lambda: not marked(mark), 10)
+
+
+@needs_proc
 def test_mistake_ends_other_jobs(tmp_path):
     mark = uuid.uuid4().hex
     process = start_busy(tmp_path, mark, "fail")
