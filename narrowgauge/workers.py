@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 #: How long a worker may take to end itself, in seconds.
 PATIENCE_S = 2.0
+
+#: How long after a destructor a worker is told again, in seconds.
+RETRY_S = 0.02
 
 #: Exit code of a worker that was told to end, as shells count.
 ENDED = 128 + signal.SIGTERM
@@ -119,4 +123,11 @@ def _follow() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    # In a destructor an exception is printed and lost; then the worker is told once more.
+    sys.unraisablehook = _end_later
     raise SystemExit(ENDED)
+
+
+def _end_later(lost: "sys.UnraisableHookArgs") -> None:
+    """Tell this worker to end, a moment after the destructor in which it would not."""
+    threading.Timer(RETRY_S, os.kill, (os.getpid(), signal.SIGTERM)).start()

@@ -804,9 +804,11 @@ def fail_when_busy():
 BUSY = """
 import sys
 from narrowgauge import errors, output, workers
-from tests.test_narrowgauge_cli import busy, fail_when_busy
+from tests.test_narrowgauge_cli import busy, busy_destructor, fail_when_busy
 def work():
     with output.result_folder("out", "compare"), workers.worker_pool(2) as pool:
+        if sys.argv[1:] == ["destructor"]:
+            pool.submit(busy_destructor).result()
         if len(sys.argv) > 1:
             pool.submit(busy)
             pool.submit(fail_when_busy).result()
@@ -858,6 +860,30 @@ def test_interruption(tmp_path, number, to_all):
     check_nothing_is_left(tmp_path, mark)
     # None of the jobs that were waiting was begun.
     assert jobs_begun(tmp_path) == 2
+
+
+def busy_destructor():
+    """Be told to end in a destructor, where exceptions are lost."""
+
+    class Slow:
+        def __del__(self):
+            with open("started", "a") as file:
+                file.write("xx")
+            time.sleep(1)
+
+    while True:
+        Slow()
+
+
+@needs_proc
+def test_interruption_in_a_destructor(tmp_path):
+    mark = uuid.uuid4().hex
+    process = start_busy(tmp_path, mark, "destructor")
+    wait_until(lambda: jobs_begun(tmp_path) >= 2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert error == "narrowgauge: interrupted\n"
+    check_nothing_is_left(tmp_path, mark)
 
 
 @needs_proc
