@@ -891,8 +891,11 @@ def test_killed_program_takes_its_workers_along(tmp_path):
     mark = uuid.uuid4().hex
     process = start_busy(tmp_path, mark)
     wait_until(lambda: jobs_begun(tmp_path) == 2)
+    # The program, the tracker of its resources, and two workers with two children each.
+    assert len(marked(mark)) == 8
     process.kill()
     process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
     wait_until(lambda: not marked(mark), 10)
 
 
