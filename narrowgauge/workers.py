@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from types import FrameType
@@ -19,8 +20,8 @@ __all__ = ["worker_pool"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: How long a worker may take to end itself, in seconds.
-PATIENCE_S = 2.0
+#: How long the workers may take to end themselves, in seconds.
+PATIENCE_S = 5.0
 
 #: How long after a destructor a worker is told again, in seconds.
 RETRY_S = 0.02
@@ -63,8 +64,9 @@ def _end_workers() -> None:
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.terminate()
+    end = time.monotonic() + PATIENCE_S
     for worker in workers:
-        worker.join(PATIENCE_S)
+        worker.join(max(0.0, end - time.monotonic()))
         if worker.is_alive():
             worker.kill()
         # An exception between the start of a child process and its entry in the books of Python
@@ -123,6 +125,9 @@ def _follow() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    # The pool tells the other workers to end when one has ended.  Being told twice would cut off
+    # the tidying up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # In a destructor an exception is printed and lost; then the worker is told once more.
     sys.unraisablehook = _end_later
     raise SystemExit(ENDED)
@@ -130,4 +135,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _end_later(lost: "sys.UnraisableHookArgs") -> None:
     """Tell this worker to end, a moment after the destructor in which it would not."""
+    if lost.exc_type is not SystemExit:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGTERM, _end)
     threading.Timer(RETRY_S, os.kill, (os.getpid(), signal.SIGTERM)).start()

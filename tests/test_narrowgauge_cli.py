@@ -1,6 +1,7 @@
 """The command as its users meet it: what it prints, its exit codes, and what it leaves behind."""
 
 import concurrent.futures
+import contextlib
 import errno
 import fcntl
 import json
@@ -784,6 +785,10 @@ def busy():
                 file.write("x")
             forgotten.wait()
         finally:
+            # One job takes longer to tidy up than the other one.
+            with contextlib.suppress(FileExistsError):
+                Path(tempfile.tempdir, "slow").touch(exist_ok=False)
+                time.sleep(0.5)
             child.kill()
             child.wait()
 
