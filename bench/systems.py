@@ -20,11 +20,11 @@ __all__ = ["SYSTEMS", "System", "systems"]
 
 #: Designs that are mapped unit by unit: format and size.
 SYSTEMS = {
-    "fixed-array": ("fixed8", Options(rows=2, cols=2)),
-    "tapered-array": ("tapered8:runs=4-7", Options(rows=2, cols=2)),
-    "dybit-array": ("dybit8", Options(rows=2, cols=2)),
-    "dybit-fused_array": ("dybit8", Options(rows=2, cols=2)),
-    "elp_bsd-array": ("elp_bsd4:set=E4-2", Options(rows=2, cols=2)),
+    "fixed-array": ("fixed8", Options(rows=3, cols=2)),
+    "tapered-array": ("tapered8:runs=4-7", Options(rows=3, cols=2)),
+    "dybit-array": ("dybit8", Options(rows=3, cols=2)),
+    "dybit-fused_array": ("dybit8", Options(rows=3, cols=2)),
+    "elp_bsd-array": ("elp_bsd4:set=E4-2", Options(rows=3, cols=2)),
     "abfp-tile": ("abfp8:tile=8", Options(rows=2)),
     "weight_pool-engine": ("weight_pool8", Options(lanes=2, outputs=8)),
 }

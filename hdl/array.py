@@ -3,7 +3,7 @@
 The array is built in levels, so that every module stays small: :class:`ProcessingElement`,
 :class:`ArrayRow`, :class:`SystolicArray`.  Operands are skewed by :class:`Skew` at two edges,
 accumulators leave through one :class:`Drain` per column, and :class:`Control` tells all when.
-Rows and arrays are wiring only, so that the cost of an array is that of its units.
+Rows, skews and arrays are wiring only, so that the cost of an array is that of its units.
 """
 
 from functools import reduce
@@ -31,7 +31,15 @@ from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used, place
 from hdl.mac import biased, place_decoder, place_encoder, place_product, rectified
 
-__all__ = ["ArrayRow", "Control", "Drain", "ProcessingElement", "Skew", "SystolicArray"]
+__all__ = [
+    "ArrayRow",
+    "Control",
+    "Drain",
+    "ProcessingElement",
+    "Skew",
+    "SkewStage",
+    "SystolicArray",
+]
 
 
 def travelling_shape(datapath: Datapath, spec: ArraySpec, role: Operand) -> ShapeLike:
@@ -343,11 +351,14 @@ class Skew(wiring.Component):
     -------
     enter : In(1)
         Take ``i``; zeros otherwise.
+    keep : In(1)
+        Keep what is on the way; all of it becomes zero otherwise.  Absent with one lane.
     i, o : In, Out(ArrayLayout(width, lanes))
         Vector before and after.
     """
 
     enter: Signal
+    keep: Signal
     i: Any
     o: Any
 
@@ -356,17 +367,58 @@ class Skew(wiring.Component):
         self.lanes = lanes
         self.module_name = f"skew_w{width}_n{lanes}"
         layout = data.ArrayLayout(unsigned(width), lanes)
-        super().__init__({"enter": In(1), "i": In(layout), "o": Out(layout)})
+        super().__init__(
+            {"enter": In(1), "i": In(layout), "o": Out(layout)}
+            | ({"keep": In(1)} if lanes > 1 else {})
+        )
 
     def elaborate(self, platform):
         m = Module()
         for lane in range(self.lanes):
-            value: Value = Mux(self.enter, self.i[lane], 0)
+            value: Value = self.i[lane]
             for step in range(lane + 1):
-                delayed = Signal(self.width, name=f"lane_{lane}_step_{step}")
-                m.d.sync += delayed.eq(value)
-                value = delayed
+                stage = place(m, f"lane_{lane}_stage_{step}", SkewStage(self.width), platform)
+                m.d.comb += [
+                    stage.i.eq(value),
+                    stage.passes.eq(self.keep if step else self.enter),
+                ]
+                value = stage.o
             m.d.comb += self.o[lane].eq(value)
+        return m
+
+
+class SkewStage(wiring.Component):
+    """Register of one lane of a skew.
+
+    It has no reset of its own: one inverter for all of them, in the controller, takes less area.
+
+    Parameters
+    ----------
+    width : int
+        Bits of a lane.
+
+    Members
+    -------
+    passes : In(1)
+        Take ``i``; zero otherwise.
+    i, o : In, Out(width)
+        Code, and the same one cycle later.
+    """
+
+    passes: Signal
+    i: Signal
+    o: Signal
+
+    def __init__(self, width: int):
+        self.width = width
+        self.module_name = f"skew_stage_w{width}"
+        super().__init__({"passes": In(1), "i": In(width), "o": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(self.width, name="held", reset_less=True)
+        m.d.sync += held.eq(Mux(self.passes, self.i, 0))
+        m.d.comb += self.o.eq(held)
         return m
 
 
@@ -390,6 +442,8 @@ class Control(wiring.Component):
         Handshake of the results.
     enter : Out(1)
         Operands are transferred.
+    keep : Out(1)
+        Operands on their way go on; low during reset.
     shift : Out(1)
         Accumulators move down by one row; the drains take the last one.
     give : Out(1)
@@ -405,6 +459,7 @@ class Control(wiring.Component):
     o_last: Signal
     o_ready: Signal
     enter: Signal
+    keep: Signal
     shift: Signal
     give: Signal
     move: Signal
@@ -424,6 +479,7 @@ class Control(wiring.Component):
                 "o_last": Out(1),
                 "o_ready": In(1),
                 "enter": Out(1),
+                "keep": Out(1),
                 "shift": Out(1),
                 "give": Out(1),
             }
@@ -446,7 +502,8 @@ class Control(wiring.Component):
         m.d.comb += [
             move.eq(self.o_ready | ~self.o_valid),
             self.give.eq(held[-1] & move),
-            self.enter.eq(self.i_valid & self.i_ready),
+            self.keep.eq(~ResetSignal()),
+            self.enter.eq(self.i_valid & self.i_ready & self.keep),
         ]
         with m.If(move):
             m.d.sync += [self.o_valid.eq(held[-1]), self.o_last.eq(held_last[-1]), taken.eq(0)]
@@ -699,6 +756,8 @@ class SystolicArray(wiring.Component):
         for role, (codes, lanes) in entering.items():
             skew = place(m, f"{role}_skew", Skew(spec.mac.code_bits(role), lanes), platform)
             m.d.comb += [skew.enter.eq(control.enter), skew.i.eq(codes)]
+            if lanes > 1:
+                m.d.comb += skew.keep.eq(control.keep)
             edges[role] = [self._edge(m, platform, role, n, skew.o[n]) for n in range(lanes)]
 
         weights = edges["weight"]

@@ -19,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from golden.mac import ROLES, ArraySpec, Operand
-from hdl.array import ArrayRow, Control, Drain, ProcessingElement, Skew, SystolicArray
+from hdl.array import (
+    ArrayRow,
+    Control,
+    Drain,
+    ProcessingElement,
+    Skew,
+    SkewStage,
+    SystolicArray,
+)
 from hdl.datapath import Datapath
 from hdl.hierarchy import mark_used
 from synth.activity import LANES_PER_WORD, Activity, Simulator, Words, pack, unpack
@@ -114,7 +122,8 @@ class MappedArray(MappedUnits):
     ----------
     units : dict of str to MappedUnit
         Keys ``"activation_skew"``, ``"weight_skew"``, ``"activation_decoder"``,
-        ``"weight_decoder"``, ``"pe"``, ``"drain"``, ``"control"``.
+        ``"weight_decoder"``, ``"pe"``, ``"drain"``, ``"control"``; that of a skew is one of its
+        stages.
     sources : VerilogDesign
         Modules of all units; its top is a small array of them.
     """
@@ -139,13 +148,14 @@ class MappedArray(MappedUnits):
         self.cycles = top.cycles
 
         parts: dict[str, tuple[Any, int]] = {
-            "activation_skew": (Skew(spec.mac.code_bits("activation"), spec.rows), 1),
-            "weight_skew": (Skew(spec.mac.code_bits("weight"), spec.cols), 1),
             "pe": (ProcessingElement(datapath, spec), spec.rows * spec.cols),
             "drain": (Drain(datapath, spec), spec.cols),
             "control": (Control(spec.rows, top.flush, top.drain_latency - 1), 1),
         }
-        lanes = {"activation": spec.rows, "weight": spec.cols}
+        lanes: dict[Operand, int] = {"activation": spec.rows, "weight": spec.cols}
+        for role, count in lanes.items():
+            width = spec.mac.code_bits(role)
+            parts[f"{role}_skew"] = (SkewStage(width), count * (count + 1) // 2)
         decoders = {role: datapath.decoder(role) for role in ROLES}
         self._decodes_in_element = any(
             decoder is not None and spec.decodes_in_element(role)
@@ -258,7 +268,7 @@ class MappedArray(MappedUnits):
 
 def _small(spec: ArraySpec) -> ArraySpec:
     """Smallest array that has all borders between units."""
-    return replace(spec, rows=min(spec.rows, 2), cols=min(spec.cols, 2))
+    return replace(spec, rows=min(spec.rows, 3), cols=min(spec.cols, 3))
 
 
 def _sources(
@@ -308,15 +318,46 @@ def _wiring(
     cache: Cache | None,
 ) -> dict[str, Any]:
     """Wiring between the units of a small array, each as a cell of the type of its role."""
-    row = ArrayRow(datapath, _small(spec))
-    mark_used(row)
-    rows = {row.module_name}
-    units = {child for name in (sources.top, *rows) for child in sources.children[name]} - rows
+    small = _small(spec)
+    lanes: dict[Operand, int] = {"activation": small.rows, "weight": small.cols}
+    parts: list[Any] = [ArrayRow(datapath, small)]
+    parts += [Skew(spec.mac.code_bits(role), count) for role, count in lanes.items()]
+    for part in parts:
+        mark_used(part)  # made for their names alone
+    wires = {part.module_name for part in parts}
+    units = {child for name in (sources.top, *wires) for child in sources.children[name]} - wires
     wiring = unit_wiring(sources, units, library, cache=cache)
     for name, cell in wiring["cells"].items():
         if cell["type"] in units:
-            cell["type"] = name.rpartition(".")[2].rstrip("0123456789").rstrip("_")
+            # Such as row_1.pe_2, or activation_skew.lane_2_stage_0.
+            outer, _, inner = name.rpartition(".")
+            instance = outer if outer.endswith("_skew") else inner
+            cell["type"] = instance.rstrip("0123456789_")
     return wiring
+
+
+class _SkewOrder:
+    """How the stages of a skew follow one another; those of a lane come in a row.
+
+    Parameters
+    ----------
+    lanes : int
+        Lanes; lane n has n + 1 stages.
+
+    Attributes
+    ----------
+    first, last : ndarray of int, shape (lanes,)
+        First and last stage of each lane.
+    before : ndarray of int, shape (stages,)
+        What each stage follows: another one, or itself if it is the first of a lane.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        count = np.arange(1, lanes + 1)
+        self.last = np.cumsum(count) - 1
+        self.first = self.last - count + 1
+        self.before = np.arange(count.sum()) - 1
+        self.before[self.first] += 1
 
 
 class _Run:
@@ -346,9 +387,10 @@ class _Run:
         self.words = tiles // LANES_PER_WORD
         columns = max(1, MAX_LANES // (spec.rows * self.words * LANES_PER_WORD))
         self.cols = min(spec.cols, columns)
+        edges: dict[Operand, int] = {"activation": spec.rows, "weight": spec.cols}
+        self.skews = {role: _SkewOrder(count) for role, count in edges.items()}
         lanes = {
-            "activation_skew": 1,
-            "weight_skew": 1,
+            **{f"{role}_skew": len(order.before) for role, order in self.skews.items()},
             "activation_decoder": spec.rows,
             "weight_decoder": self.cols,
             "pe": spec.rows * self.cols,
@@ -405,9 +447,7 @@ class _Run:
             "weight": batch.weights.transpose(1, 2, 0),
         }
         codes = {
-            role: pack(entering[role], spec.mac.code_bits(role)).reshape(
-                self.length, -1, self.words
-            )
+            role: pack(entering[role], spec.mac.code_bits(role)).transpose(0, 2, 1, 3)
             for role in ROLES
         }
         bias = pack(batch.bias.T[: self.cols], spec.mac.sum_width)
@@ -420,10 +460,10 @@ class _Run:
         begin_samples(self.units.values())
         results: list[Words] = []
         for cycle in range(cycles):
-            enter, shift, drain = self._control(cycle)
+            flags, shift, drain = self._control(cycle)
             for role in ROLES:
                 now = codes[role][min(cycle, self.length - 1)]
-                edges[role].appendleft(self._edge(role, enter, now))
+                edges[role].appendleft(self._edge(role, flags, now))
             sums = self._elements(edges, shift)
             if (result := self._drains(sums, drain, bias)) is not None:
                 results.append(result)
@@ -437,8 +477,8 @@ class _Run:
             glitches=self.array.glitches(self.glitches, self.units),
         )
 
-    def _control(self, cycle: int) -> tuple[Words, Words, dict[str, Words]]:
-        """Signals of the controller, all tiles alike; those of the drains by port."""
+    def _control(self, cycle: int) -> tuple[dict[str, Words], Words, dict[str, Words]]:
+        """Signals of the controller, all tiles alike; those of skews and drains by port."""
         control = self.units["control"]
         flags = {
             "i_valid": cycle < self.length,
@@ -455,17 +495,14 @@ class _Run:
         drain = {"take": shift, "give": control.settled("give")}
         if "move" in control.netlist.ports:
             drain["move"] = control.settled("move")
-        return control.settled("enter"), shift, drain
+        return {name: control.settled(name) for name in ("enter", "keep")}, shift, drain
 
-    def _edge(self, role: Operand, enter: Words, codes: Words) -> Words:
+    def _edge(self, role: Operand, flags: Mapping[str, Words], codes: Words) -> Words:
         """Operands that enter the array now, shape (bits of an operand, lanes, words)."""
-        bits = self.array.spec.mac.code_bits(role)
-        skew = self.units[f"{role}_skew"]
-        skew.step({"enter": enter, "i": codes})
-        now = skew.settled("o").reshape(-1, bits, self.words)
+        now = self._skewed(role, flags, codes)
         if role == "weight":
-            now = now[: self.cols]
-        now = np.ascontiguousarray(now.transpose(1, 0, 2))
+            now = np.ascontiguousarray(now[:, : self.cols])
+        bits = len(now)
         decoder = self.units.get(f"{role}_decoder")
         if decoder is None:
             return now
@@ -475,6 +512,17 @@ class _Run:
             inputs[name] = self._constant(self.settings[f"{role}_{name}"], lanes)
         decoder.step(inputs)
         return decoder.settled("operand").reshape(-1, lanes, self.words)
+
+    def _skewed(self, role: Operand, flags: Mapping[str, Words], codes: Words) -> Words:
+        """Step a skew; return what leaves it now, like ``codes`` of shape (bits, lanes, words)."""
+        skew, order = self.units[f"{role}_skew"], self.skews[role]
+        held = skew.state("o").reshape(len(codes), -1, self.words)
+        coming = held.take(order.before, axis=1)
+        coming[:, order.first] = codes
+        passes = np.tile(flags["keep"], (len(order.before), 1))
+        passes[order.first] = flags["enter"]
+        skew.step({"i": coming.reshape(len(codes), -1), "passes": passes.reshape(1, -1)})
+        return held.take(order.last, axis=1)
 
     def _elements(self, edges: Mapping[str, deque[Words]], shift: Words) -> Words:
         """Step all processing elements; return the last row's accumulators before the step."""

@@ -161,7 +161,7 @@ FAULTS = {
             "matrix_products/gaps=1", "array_control", r"enter = i_valid &", "enter ="
         ),
         "a lane is not skewed": Fault(
-            "matrix_products/gaps=0", "skew_w4_n2", r"o = {lane_1_step_1", "o = {lane_1_step_0"
+            "matrix_products/gaps=0", "skew_w4_n2", r"o = {o_1", "o = {lane_1_stage_0_o"
         ),
         "reset leaves accumulators": Fault(
             "reset_in_the_middle", "fixed_pe", r"load = drain \| rst",

@@ -132,20 +132,23 @@ def test_area_is_that_of_the_units():
         assert sum(array.area_breakdown_um2().values()) == pytest.approx(array.area_um2)
     counts = {role: unit.count for role, unit in large.units.items()}
     assert counts == {
-        "activation_skew": 1,
-        "weight_skew": 1,
+        "activation_skew": 10,
+        "weight_skew": 6,
         "pe": 12,
         "drain": 3,
         "control": 1,
         "activation_decoder": 4,
         "weight_decoder": 3,
     }
-    # Two rows more: six elements, two decoders, a longer skew and controller.
+    # Two rows more: six elements, two decoders, longer skews, another controller.
     unit = {role: unit.mapped.area_um2 for role, unit in large.units.items()}
     before = {role: unit.mapped.area_um2 for role, unit in small.units.items()}
-    grown = unit["activation_skew"] - before["activation_skew"]
-    grown += unit["control"] - before["control"]
-    expected = 6 * unit["pe"] + 2 * unit["activation_decoder"] + grown
+    expected = (
+        6 * unit["pe"]
+        + 2 * unit["activation_decoder"]
+        + (3 + 4) * unit["activation_skew"]
+        + unit["control"] - before["control"]
+    )  # fmt: skip
     assert large.area_um2 - small.area_um2 == pytest.approx(expected)
     assert 0 < large.critical_path_ns < 2.0
     assert large.leakage_uw > small.leakage_uw > 0
@@ -177,7 +180,7 @@ def test_verilog_is_kept_by_all_that_it_depends_on(tmp_path, monkeypatch):
     def sources(datapath=FIXED[0], **options):
         """Modules, and how many designs were written for them."""
         written.clear()
-        spec = ArraySpec(mac=datapath.spec, **({"rows": 3, "cols": 3} | options))
+        spec = ArraySpec(mac=datapath.spec, **({"rows": 4, "cols": 4} | options))
         design = synth_array._sources(datapath, spec, [], Cache(tmp_path))
         return design, len(written)
 
@@ -187,7 +190,7 @@ def test_verilog_is_kept_by_all_that_it_depends_on(tmp_path, monkeypatch):
     assert count == 1
     again, count = sources()
     assert (again, count) == (first, 0)
-    assert sum(n for name, n in again.counts().items() if "_pe" in name) == 4
+    assert sum(n for name, n in again.counts().items() if "_pe" in name) == 9
     assert again.children[again.top]["no module"] == 0
     gated, count = sources(zero_gating=True)
     assert count == 1
