@@ -131,7 +131,7 @@ def speed(flat: int) -> None:
             (after[0] - before[0], after[1] - before[1]) for before, after in pairwise(marks)
         )
         print(
-            f"{size}x{size} array, Verilog to energy: {cold:.1f} s cold, {warm:.1f} s warm "
+            f"{size}x{size} array, Verilog to energy: {cold:.2f} s cold, {warm:.2f} s warm "
             f"(processor {cold_cpu:.1f} and {warm_cpu:.1f} s); {memory()}",
             flush=True,
         )

@@ -157,6 +157,8 @@ class _Hardware:
         for name, cell in wiring["cells"].items():
             kind = cell["type"]
             if kind not in units:
+                if "input" not in cell["port_directions"].values():
+                    continue  # a constant never changes
                 # A gate between units.
                 kind = name
                 modules[kind] = _alone(cell)
