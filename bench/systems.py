@@ -1,6 +1,5 @@
 """Arrays, engine and tile as one flat netlist each, small ones with all units and borders."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from synth.units import MappedUnits
 from synth.verilog import VerilogDesign, to_verilog
 from synth.weight_pool import MappedEngine
 
-__all__ = ["SYSTEMS", "System", "systems"]
+__all__ = ["SYSTEMS", "System", "system"]
 
 #: Designs that are mapped unit by unit: format and size.
 SYSTEMS = {
@@ -77,28 +76,28 @@ def is_memory(name: str) -> bool:
     return name.startswith(MEMORIES)
 
 
-def systems(
-    library: CellLibrary, *, clock_ns: float, cache: Cache | None = None
-) -> Iterator[System]:
-    """Map all of them."""
-    for name, (spec, options) in SYSTEMS.items():
-        design, form = find(name), parse(spec)
-        datapath = design.datapath(form, options)
-        component = design.build(form, options)
-        given = {"clock_ns": clock_ns, "cache": cache}
-        size = f"{options.rows} rows" if name.endswith("tile") else f"{options.lanes} lanes"
-        hardware: MappedUnits
-        if name.endswith("array"):
-            hardware = MappedArray(datapath, array_spec(datapath.spec, options), library, **given)
-            size = f"{options.rows}x{options.cols}"
-        elif name.endswith("tile"):
-            hardware = MappedTile(component, library, **given)
-        else:
-            hardware = MappedEngine(datapath.spec, library, **given)
-        yield System(
-            name=f"{name} {spec} {size}",
-            hardware=hardware,
-            verilog=to_verilog(component),
-            library=library,
-            cache=cache,
-        )
+def system(
+    name: str, library: CellLibrary, *, clock_ns: float, cache: Cache | None = None
+) -> System:
+    """Map one of :data:`SYSTEMS`."""
+    spec, options = SYSTEMS[name]
+    design, form = find(name), parse(spec)
+    datapath = design.datapath(form, options)
+    component = design.build(form, options)
+    given = {"clock_ns": clock_ns, "cache": cache}
+    size = f"{options.rows} rows" if name.endswith("tile") else f"{options.lanes} lanes"
+    hardware: MappedUnits
+    if name.endswith("array"):
+        hardware = MappedArray(datapath, array_spec(datapath.spec, options), library, **given)
+        size = f"{options.rows}x{options.cols}"
+    elif name.endswith("tile"):
+        hardware = MappedTile(component, library, **given)
+    else:
+        hardware = MappedEngine(datapath.spec, library, **given)
+    return System(
+        name=f"{name} {spec} {size}",
+        hardware=hardware,
+        verilog=to_verilog(component),
+        library=library,
+        cache=cache,
+    )
