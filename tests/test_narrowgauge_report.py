@@ -856,6 +856,10 @@ seen.paper = getComputedStyle(document.body).backgroundColor;
 seen.sticky = getComputedStyle(document.querySelector("form.filter")).position;
 setTimeout(() => {
   seen.again = state();
+  // With the longest name among the default formats.
+  document.querySelector("tbody th").textContent = "weight_pool64:act_bits=4 (retrained)";
+  const scroll = document.querySelector(".scroll");
+  seen.cut = scroll.scrollWidth > scroll.clientWidth;
   document.body.dataset.seen = JSON.stringify(seen);
 }, 50);
 </script>
@@ -904,6 +908,7 @@ def test_browser_has_nothing_to_complain_of(desktop):
     seen, console = desktop
     assert console == []
     assert seen["wide"] is False
+    assert seen["cut"] is False
     assert seen["paper"] == "rgb(255, 255, 255)"
 
 
