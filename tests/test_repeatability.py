@@ -76,3 +76,23 @@ def test_another_processor(tmp_path):
     here, there = figures(tmp_path, {}), figures(tmp_path, OTHER)
     assert len(here.splitlines()) > 5
     assert here == there
+
+
+def test_another_machine(tmp_path):
+    """A result that another machine once gave is repeated, from an empty cache, to the last digit.
+
+    After a change that is meant to move figures, `settings.command` of the file makes it anew.
+    """
+    known = Path(__file__).with_name("results") / "digits_4x4.json"
+    done = subprocess.run(
+        [sys.executable, "-c", "from narrowgauge.cli import main; main()"]
+        + ["compare", "--check", str(known), "--jobs", "1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "NARROWGAUGE_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "The figures of 2 rows are those of" in done.stdout
