@@ -84,9 +84,9 @@ def test_another_machine(tmp_path):
     After a change that is meant to move figures, `settings.command` of the file makes it anew.
     """
     known = Path(__file__).with_name("results") / "digits_4x4.json"
+    program = "from narrowgauge.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", "from narrowgauge.cli import main; main()"]
-        + ["compare", "--check", str(known), "--jobs", "1"],
+        [sys.executable, "-c", program, "compare", "--check", str(known), "--jobs", "1"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "NARROWGAUGE_CACHE": str(tmp_path)},
         capture_output=True,
