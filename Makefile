@@ -24,7 +24,7 @@ help:
 	@echo "make compare    measure all formats on the embedded network; report in $(OUT)"
 	@echo "make test       run the test suite"
 	@echo "make lint       check style and types"
-	@echo "make bench      run the benchmarks, each against its baseline"
+	@echo "make bench      run the benchmarks, each against its baseline; an hour on two cores"
 	@echo "make docs       tables and pictures of docs/, from the golden models"
 	@echo "make clean      remove what was built, but for .venv"
 	@echo "make distclean  remove .venv too"
