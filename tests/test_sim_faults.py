@@ -163,6 +163,13 @@ FAULTS = {
         "a lane is not skewed": Fault(
             "matrix_products/gaps=0", "skew_w4_n2", r"o = {o_1", "o = {lane_1_stage_0_o"
         ),
+        "reset leaves codes on their way": Fault(
+            "reset_in_the_middle", "array_control", r"keep = ~rst", "keep = 1'b1"
+        ),
+        "codes enter during reset": Fault(
+            "reset_in_the_middle", "array_control", r"enter = i_valid & i_ready & keep",
+            "enter = i_valid & i_ready",
+        ),
         "reset leaves accumulators": Fault(
             "reset_in_the_middle", "fixed_pe", r"load = drain \| rst",
             "load = drain | (rst & (^accumulator === 1'bx))",
